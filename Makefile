@@ -1,0 +1,89 @@
+# `make demo` shows it, `make test` is what CI runs, `make help` lists the rest.
+
+PYTHON ?= python3
+CARGO_NEXTEST := 0.9.151
+CARGO_DENY := 0.20.2
+HEADS := bt,lore,pal-a,pal-b,vpl,micro
+BACKBONE_NAME ?= all-minilm-l6-v2-int8
+
+export POLYREWARD_CACHE ?= $(CURDIR)/.cache
+CACHE := $(POLYREWARD_CACHE)
+TOOLS := $(CACHE)/tools
+export PATH := $(TOOLS)/bin:$(PATH)
+export ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/libonnxruntime.$(if $(filter Darwin,$(shell uname)),dylib,so)
+
+POLYREWARD := target/release/polyreward
+BACKBONE := $(CACHE)/backbones/$(BACKBONE_NAME)
+SAMPLE := $(CACHE)/sample/people.jsonl.gz
+MODELS := $(CACHE)/models-sample
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites check-openapi check-tools
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+prerequisites:
+	@sh tools/need.sh cc build-essential
+	@sh tools/need.sh $(PYTHON) python3
+
+setup: prerequisites ## fill the cache: ONNX Runtime, the default backbone, Python packages
+	@$(PYTHON) tools/setup_cache.py
+
+build: prerequisites ## build the server (release)
+	cargo build --release --locked --bin polyreward
+
+$(SAMPLE): tools/generate_sample.py
+	@mkdir -p $(@D)
+	$(PYTHON) tools/generate_sample.py --out $@
+
+# Trains again only when the data, the backbone, or the code that trains has changed.
+train-sample: setup build $(SAMPLE) ## train all heads on the sample data
+	@inputs=$$({ echo $(HEADS); cat $(SAMPLE) $(BACKBONE)/backbone.json; \
+	    find crates/heads/src crates/training/src -name '*.rs' | LC_ALL=C sort | xargs cat; } | cksum); \
+	if [ "$$inputs" != "$$(cat $(MODELS)/inputs 2>/dev/null)" ]; then \
+	    rm -rf $(MODELS).new && mkdir -p $(MODELS).new && \
+	    $(POLYREWARD) train --data $(SAMPLE) --backbone $(BACKBONE) --heads $(HEADS) --out $(MODELS).new && \
+	    echo "$$inputs" > $(MODELS).new/inputs && rm -rf $(MODELS) && mv $(MODELS).new $(MODELS); \
+	fi
+
+demo: train-sample ## train, serve, and play held-out people against the server (ONCE=1 stops after the table)
+	$(POLYREWARD) demo --data $(SAMPLE) --backbone $(BACKBONE) --models $(MODELS) $(if $(filter 1,$(ONCE)),--once)
+
+serve: train-sample ## run the server with the models of the sample data
+	$(POLYREWARD) serve --backbone $(BACKBONE) --models $(MODELS)
+
+test: check ## everything CI runs
+	@sh tools/need-cargo.sh nextest $(CARGO_NEXTEST) $(TOOLS)
+	cargo nextest run --workspace --locked
+	cargo test --workspace --locked --doc
+	$(PYTHON) -m unittest discover --start-directory tools/tests
+
+check: setup check-tools check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
+	@sh tools/need-cargo.sh fmt - -
+	@sh tools/need-cargo.sh clippy - -
+	@sh tools/need-cargo.sh deny $(CARGO_DENY) $(TOOLS)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
+	cargo deny --locked check bans licenses sources
+
+check-openapi: build
+	@$(POLYREWARD) openapi | diff -u openapi/openapi.json - || \
+	    { echo "openapi/openapi.json is out of date: $(POLYREWARD) openapi > openapi/openapi.json" >&2; exit 1; }
+
+check-tools: setup
+	@test -x $(TOOLS)/ruff/bin/ruff || $(CACHE)/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes --only-binary :all: --target $(TOOLS)/ruff -r tools/requirements-check.txt
+	$(TOOLS)/ruff/bin/ruff check --quiet tools
+	$(TOOLS)/ruff/bin/ruff format --quiet --check tools
+
+bench: setup build ## measure against the budgets
+	cargo bench --workspace --locked
+
+fmt: ## format Rust and Python
+	cargo fmt --all
+	@test ! -x $(TOOLS)/ruff/bin/ruff || $(TOOLS)/ruff/bin/ruff format --quiet tools
+
+clean-cache: ## remove what `make setup` and the tools made
+	rm -rf $(CACHE)

@@ -1,0 +1,3 @@
+//! The polyreward binary: configuration, wiring, one file per subcommand.
+
+fn main() {}

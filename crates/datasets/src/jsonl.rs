@@ -1,0 +1,295 @@
+//! The project's own format: one comparison a line, as JSON, plain or gzipped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::MultiGzDecoder;
+use polyreward_domain::{
+    Comparison, ComparisonError, ComparisonRecord, LabelConfidence, Prompt, Split, Strength, UserId,
+};
+use serde::{
+    Deserialize,
+    de::{Deserializer, IgnoredAny},
+};
+
+/// A longer line is refused before it fills the memory.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+
+/// Why a file or a line of it cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be opened or read.
+    #[error("reading {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// One line is not a comparison.
+    #[error("{path}, line {line}: {detail}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it, without its text.
+        detail: String,
+    },
+}
+
+/// Opens a JSONL file; a gzipped one is told by its first bytes, not by its name.
+///
+/// # Errors
+/// [`ReadError::Io`].
+pub fn open_jsonl(path: &Path) -> Result<JsonlReader, ReadError> {
+    let failed = |source| ReadError::Io { path: path.to_owned(), source };
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
+    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
+    let lines: Box<dyn BufRead + Send> =
+        if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
+    Ok(JsonlReader { path: path.to_owned(), lines, line: 0, unknown_fields: BTreeSet::new(), broken: false })
+}
+
+/// The comparisons of a file, line by line; empty lines are passed over.
+pub struct JsonlReader {
+    path: PathBuf,
+    lines: Box<dyn BufRead + Send>,
+    line: u64,
+    unknown_fields: BTreeSet<String>,
+    /// The file could not be read further: nothing follows.
+    broken: bool,
+}
+
+impl JsonlReader {
+    /// Number of the line read last, from 1.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Fields met so far that are not of the format; they are not read.
+    pub fn unknown_fields(&self) -> &BTreeSet<String> {
+        &self.unknown_fields
+    }
+
+    fn next_line(&mut self) -> Result<Option<String>, ReadError> {
+        loop {
+            let mut bytes = Vec::new();
+            let read = Read::take(&mut self.lines, MAX_LINE_BYTES + 1)
+                .read_until(b'\n', &mut bytes)
+                .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.line += 1;
+            if read as u64 > MAX_LINE_BYTES {
+                self.skip_rest_of_line()?;
+                return Err(self.refuse(format!("is longer than {MAX_LINE_BYTES} bytes")));
+            }
+            let line = String::from_utf8(bytes).map_err(|_| self.refuse("is not UTF-8".into()))?;
+            if !line.trim().is_empty() {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    fn skip_rest_of_line(&mut self) -> Result<(), ReadError> {
+        let failed = |source| ReadError::Io { path: self.path.clone(), source };
+        loop {
+            let buffer = self.lines.fill_buf().map_err(failed)?;
+            let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end + 1, true),
+                None => (buffer.len(), buffer.is_empty()),
+            };
+            self.lines.consume(used);
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    fn refuse(&self, detail: String) -> ReadError {
+        ReadError::Line { path: self.path.clone(), line: self.line, detail }
+    }
+
+    fn parse(&mut self, line: &str) -> Result<ComparisonRecord, ReadError> {
+        let row: Row = serde_json::from_str(line).map_err(|error| self.refuse(describe(&error)))?;
+        self.unknown_fields.extend(row.unknown.into_keys());
+        let record = ComparisonRecord {
+            user_id: row.user_id,
+            attributes: row.attributes,
+            comparison: Comparison {
+                prompt: row.prompt,
+                chosen: row.chosen,
+                rejected: row.rejected,
+                strength: row.strength,
+                label_confidence: row.label_confidence,
+                rationale: row.rationale,
+            },
+            split: row.split,
+            tags: row.tags,
+            id: row.id,
+            created_at: row.created_at,
+        };
+        match record.comparison.check() {
+            // A tie is an observation, though nothing can be learned from it; whoever reads on decides.
+            Ok(()) | Err((_, ComparisonError::Identical)) => Ok(record),
+            Err((field, error)) => Err(self.refuse(format!("{field} {error}"))),
+        }
+    }
+}
+
+impl Iterator for JsonlReader {
+    type Item = Result<ComparisonRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.broken {
+            return None;
+        }
+        match self.next_line() {
+            Ok(Some(line)) => Some(self.parse(&line)),
+            Ok(None) => None,
+            Err(error) => {
+                self.broken = matches!(error, ReadError::Io { .. });
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// serde_json's message without the position inside the line's only line.
+fn describe(error: &serde_json::Error) -> String {
+    format!("{} (column {})", error.to_string().split(" at line ").next().unwrap_or_default(), error.column())
+}
+
+#[derive(Deserialize)]
+struct Row {
+    user_id: UserId,
+    #[serde(default, deserialize_with = "attributes")]
+    attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    prompt: Prompt,
+    chosen: String,
+    rejected: String,
+    #[serde(default)]
+    strength: Strength,
+    #[serde(default)]
+    label_confidence: LabelConfidence,
+    rationale: Option<String>,
+    split: Option<Split>,
+    #[serde(default)]
+    tags: Vec<String>,
+    id: Option<String>,
+    created_at: Option<String>,
+    #[expect(clippy::zero_sized_map_values, reason = "serde flattens into maps only")]
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+/// An attribute's value: numbers and truth values are read as their text, as survey files hold them.
+fn attributes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Text(String),
+        Whole(i64),
+        Number(f64),
+        Truth(bool),
+        Absent(()),
+    }
+    let values = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    Ok(values
+        .into_iter()
+        .filter_map(|(key, value)| {
+            let text = match value {
+                Value::Text(text) => text,
+                Value::Whole(number) => number.to_string(),
+                Value::Number(number) => number.to_string(),
+                Value::Truth(truth) => truth.to_string(),
+                Value::Absent(()) => return None,
+            };
+            Some((key, text))
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    const GOOD: &str = r#"{"user_id": "ada", "attributes": {"country": "UK", "born": 1815}, "split": "train", "prompt": "p", "chosen": "a", "rejected": "b", "tags": ["t"], "colour": 7}"#;
+
+    fn read(bytes: &[u8]) -> (Vec<Result<ComparisonRecord, ReadError>>, BTreeSet<String>) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut reader = open_jsonl(file.path()).unwrap();
+        let records = reader.by_ref().collect();
+        (records, reader.unknown_fields().clone())
+    }
+
+    #[test]
+    fn plain_and_gzipped_files_read_alike() {
+        let text = format!("{GOOD}\n\n{GOOD}");
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        let gzipped = gzip.finish().unwrap();
+        let ((plain, unknown), (unzipped, _)) = (read(text.as_bytes()), read(&gzipped));
+        assert_eq!(plain.len(), 2);
+        for (a, b) in plain.iter().zip(&unzipped) {
+            assert_eq!(a.as_ref().unwrap(), b.as_ref().unwrap());
+        }
+        let record = plain[0].as_ref().unwrap();
+        assert_eq!(record.attributes["born"], "1815");
+        assert_eq!(record.split, Some(Split::Train));
+        assert_eq!(unknown.into_iter().collect::<Vec<_>>(), ["colour"]);
+    }
+
+    #[test]
+    fn a_bad_line_is_named_and_the_next_one_still_read() {
+        let bad = [
+            r#"{"user_id": "a b", "chosen": "a", "rejected": "b"}"#,
+            r#"{"user_id": "a", "chosen": "a"}"#,
+            r#"{"user_id": "a", "chosen": "a", "rejected": "b", "strength": -1}"#,
+            r#"{"user_id": "a", "chosen": "a", "rejected": "b\u0000"}"#,
+            r#"{"user_id": "a", "chosen": "a", "rejected": "b", "split": "test"}"#,
+            "[1]",
+            "{",
+        ];
+        let (records, _) = read(format!("{}\n{GOOD}\n", bad.join("\n")).as_bytes());
+        assert_eq!(records.len(), bad.len() + 1);
+        for (at, record) in records[..bad.len()].iter().enumerate() {
+            let message = record.as_ref().unwrap_err().to_string();
+            assert!(message.contains(&format!("line {}:", at + 1)), "{message}");
+        }
+        assert!(records[bad.len()].is_ok());
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_and_passed_over() {
+        let mut bytes = vec![b'x'; usize::try_from(MAX_LINE_BYTES).unwrap() + 10];
+        bytes.extend_from_slice(format!("\n{GOOD}\n").as_bytes());
+        let (records, _) = read(&bytes);
+        assert!(records[0].as_ref().unwrap_err().to_string().contains("longer than"));
+        assert!(records[1].is_ok());
+    }
+
+    #[test]
+    fn a_cut_gzip_file_is_an_error_not_a_short_file() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(format!("{GOOD}\n").repeat(1000).as_bytes()).unwrap();
+        let gzipped = gzip.finish().unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&gzipped[..gzipped.len() - 20]).unwrap();
+        let last = open_jsonl(file.path()).unwrap().last();
+        assert!(matches!(last, Some(Err(ReadError::Io { .. }))));
+    }
+}

@@ -1,0 +1,7 @@
+//! Files of comparisons, in each format polyreward reads, as domain types.
+//!
+//! A bad line is an error that names its file, line and field; what to do with it is the caller's choice.
+
+mod jsonl;
+
+pub use jsonl::{JsonlReader, ReadError, open_jsonl};

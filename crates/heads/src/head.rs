@@ -1,0 +1,160 @@
+//! What every head can do.
+
+use std::fmt::Debug;
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
+use polyreward_domain::{HeadFamily, TextForm, TextForms};
+
+use crate::{state::UserState, weights::Tensors};
+
+/// Why a head cannot compute.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum HeadError {
+    /// Two inputs that must agree in a size do not.
+    #[error("{what} has {actual}, expected {expected}")]
+    DimensionMismatch {
+        /// Which size of which input.
+        what: &'static str,
+        /// The size the head has.
+        expected: usize,
+        /// The size that came.
+        actual: usize,
+    },
+    /// A text form the head reads was not given.
+    #[error("the head reads the embedding of the {0}, which is missing")]
+    MissingForm(TextForm),
+    /// A number that is not finite came in or would go out.
+    #[error("{0} is not finite")]
+    NotFinite(&'static str),
+    /// A parameter that no head of this family can have.
+    #[error("parameter {name}: {detail}")]
+    Parameter {
+        /// The parameter's name.
+        name: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// Errors unless `actual == expected`.
+pub(crate) fn check_len(what: &'static str, expected: usize, actual: usize) -> Result<(), HeadError> {
+    if actual == expected { Ok(()) } else { Err(HeadError::DimensionMismatch { what, expected, actual }) }
+}
+
+/// The embeddings of `N` texts, one row each, in the forms that were asked for; shapes `[N, D]`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TextEmbeddings<'a> {
+    /// Of the prompt with the response.
+    pub prompt_response: Option<ArrayView2<'a, f32>>,
+    /// Of the prompt alone.
+    pub prompt: Option<ArrayView2<'a, f32>>,
+    /// Of the response alone.
+    pub response: Option<ArrayView2<'a, f32>>,
+}
+
+impl<'a> TextEmbeddings<'a> {
+    /// The embeddings of one form.
+    ///
+    /// # Errors
+    /// [`HeadError::MissingForm`] if they were not given.
+    pub fn form(&self, form: TextForm) -> Result<ArrayView2<'a, f32>, HeadError> {
+        match form {
+            TextForm::PromptResponse => self.prompt_response,
+            TextForm::Prompt => self.prompt,
+            TextForm::Response => self.response,
+        }
+        .ok_or(HeadError::MissingForm(form))
+    }
+
+    /// The same embeddings with those of one form in place of what was there.
+    #[must_use]
+    pub fn with(mut self, form: TextForm, rows: ArrayView2<'a, f32>) -> Self {
+        match form {
+            TextForm::PromptResponse => self.prompt_response = Some(rows),
+            TextForm::Prompt => self.prompt = Some(rows),
+            TextForm::Response => self.response = Some(rows),
+        }
+        self
+    }
+}
+
+/// One comparison of a person, as features, ready for a likelihood.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation<'a> {
+    /// Features of the preferred response, `[F]`.
+    pub chosen: ArrayView1<'a, f32>,
+    /// Features of the other one, `[F]`.
+    pub rejected: ArrayView1<'a, f32>,
+    /// How much it counts against an ordinary comparison; 1 ordinarily.
+    pub strength: f64,
+    /// Probability that the label is right; 1 ordinarily.
+    pub label_confidence: f64,
+}
+
+/// Posterior mean and variance of a reward or margin, both `[U, N]`, in logits and squared logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    /// Posterior means.
+    pub mean: Array2<f32>,
+    /// Posterior variances.
+    pub variance: Array2<f32>,
+}
+
+/// A trained reward function whose output depends on a user state.
+///
+/// Sizes: `N` rows, `D` embedding, `F` features of a text, `U` users, `R` responses.
+pub trait Head: Debug + Send + Sync {
+    /// The family, which names the formulas.
+    fn family(&self) -> HeadFamily;
+
+    /// The forms of text whose embeddings [`Head::features`] reads; no other form need be encoded.
+    fn text_forms(&self) -> TextForms;
+
+    /// `D`: the length of an embedding.
+    fn embedding_dim(&self) -> usize;
+
+    /// `F`: the number of features of a text.
+    fn feature_len(&self) -> usize;
+
+    /// Whether a user state changes a reward; false for Bradley-Terry.
+    fn is_personal(&self) -> bool;
+
+    /// What depends on the text alone, `[N, F]`.
+    ///
+    /// # Errors
+    /// A missing form, an embedding of another length, a number that is not finite.
+    fn features(&self, texts: &TextEmbeddings<'_>) -> Result<Array2<f32>, HeadError>;
+
+    /// The state of somebody with no examples: the trained prior.
+    fn population(&self) -> &UserState;
+
+    /// The state of a person given all their examples; none gives [`Head::population`] exactly.
+    ///
+    /// Neither the order of the examples nor `start`, a state to begin the search from, changes the result
+    /// beyond the solver's tolerance.
+    ///
+    /// # Errors
+    /// Features of another length, or a number that is not finite.
+    fn adapt(&self, examples: &[Observation<'_>], start: Option<&UserState>) -> Result<UserState, HeadError>;
+
+    /// Rewards of the responses to one prompt for each user: `[U, R]` from features `[R, F]`, in logits.
+    ///
+    /// # Errors
+    /// Features or states of another length.
+    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError>;
+
+    /// Margins `reward(a) - reward(b)` for each user: `[U, N]` from features `[N, F]`, in logits; antisymmetric
+    /// to the last bit.
+    ///
+    /// # Errors
+    /// Features or states of another length.
+    fn margins(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<Moments, HeadError>;
+
+    /// Hyper-parameters and weights, for [`crate::write_head`].
+    fn tensors(&self) -> Tensors;
+}

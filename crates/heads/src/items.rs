@@ -1,0 +1,101 @@
+//! People and what they compared, as arrays: what training and evaluation read.
+
+use ndarray::{Array2, Axis};
+use polyreward_domain::{Attributes, TextForm, TextForms, UserId};
+
+use crate::head::{Head, HeadError, TextEmbeddings};
+
+/// The distinct texts of one form, embedded, and which of them each item reads.
+#[derive(Debug, Clone)]
+pub struct EmbeddedForm {
+    /// One row a distinct text, `[T, D]`.
+    pub rows: Array2<f32>,
+    /// Row of each item, `[I]`.
+    pub of_item: Vec<usize>,
+}
+
+/// The distinct (prompt, response) pairs of a data set, embedded in the forms that heads read.
+#[derive(Debug, Clone, Default)]
+pub struct Items {
+    /// Number of items.
+    pub len: usize,
+    /// Of the prompt with the response.
+    pub prompt_response: Option<EmbeddedForm>,
+    /// Of the prompt alone.
+    pub prompt: Option<EmbeddedForm>,
+    /// Of the response alone.
+    pub response: Option<EmbeddedForm>,
+}
+
+impl Items {
+    /// The embeddings of one form.
+    ///
+    /// # Errors
+    /// [`HeadError::MissingForm`] if they were not given.
+    pub fn form(&self, form: TextForm) -> Result<&EmbeddedForm, HeadError> {
+        match form {
+            TextForm::PromptResponse => self.prompt_response.as_ref(),
+            TextForm::Prompt => self.prompt.as_ref(),
+            TextForm::Response => self.response.as_ref(),
+        }
+        .ok_or(HeadError::MissingForm(form))
+    }
+
+    /// Features of the items under a head, `[items.len(), F]`, a few thousand items at a time.
+    ///
+    /// # Errors
+    /// A missing form, or embeddings the head refuses.
+    pub fn features(&self, head: &dyn Head, items: &[usize]) -> Result<Array2<f32>, HeadError> {
+        let mut features = Array2::zeros((items.len(), head.feature_len()));
+        for (at, chunk) in items.chunks(4096).enumerate() {
+            let gathered = self.gather(head.text_forms(), chunk)?;
+            let rows = head.features(&gathered.view())?;
+            features.slice_mut(ndarray::s![at * 4096..at * 4096 + chunk.len(), ..]).assign(&rows);
+        }
+        Ok(features)
+    }
+
+    fn gather(&self, forms: TextForms, items: &[usize]) -> Result<Gathered, HeadError> {
+        let mut gathered = Gathered::default();
+        for form in forms.iter() {
+            let source = self.form(form)?;
+            let rows: Vec<usize> = items.iter().map(|item| source.of_item[*item]).collect();
+            gathered.0.push((form, source.rows.select(Axis(0), &rows)));
+        }
+        Ok(gathered)
+    }
+}
+
+/// Rows gathered by item, one matrix a form.
+#[derive(Debug, Default)]
+struct Gathered(Vec<(TextForm, Array2<f32>)>);
+
+impl Gathered {
+    fn view(&self) -> TextEmbeddings<'_> {
+        self.0.iter().fold(TextEmbeddings::default(), |texts, (form, rows)| texts.with(*form, rows.view()))
+    }
+}
+
+/// One comparison, by item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ItemComparison {
+    /// The preferred item.
+    pub chosen: usize,
+    /// The other one.
+    pub rejected: usize,
+    /// How much it counts; 1 ordinarily.
+    pub strength: f64,
+    /// Probability that the label is right; 1 ordinarily.
+    pub label_confidence: f64,
+}
+
+/// A person and their comparisons.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Who.
+    pub user_id: UserId,
+    /// What is known of them.
+    pub attributes: Attributes,
+    /// What they preferred.
+    pub comparisons: Vec<ItemComparison>,
+}

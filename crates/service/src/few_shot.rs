@@ -1,0 +1,102 @@
+//! How a model does on people it never saw, by how many of their comparisons it was shown.
+
+use ndarray::Array2;
+use polyreward_heads::{
+    HeadError, ItemComparison, Items, Observation, UserState, evaluation::PersonPredictions,
+};
+
+use crate::registry::Model;
+
+/// A person the model was not trained on.
+#[derive(Debug, Clone)]
+pub struct UnseenPerson {
+    /// What the model is shown, in this order.
+    pub context: Vec<ItemComparison>,
+    /// What it is tested on.
+    pub query: Vec<ItemComparison>,
+}
+
+/// Predictions after a number of examples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shot {
+    /// Examples shown to the model; people with fewer were shown all they have.
+    pub examples: usize,
+    /// For each person, P(chosen preferred) of every query comparison.
+    pub predictions: Vec<PersonPredictions>,
+    /// Seconds spent on adapting all people, for the record.
+    pub adapt_seconds: f64,
+}
+
+/// Adapts to the first `n` context comparisons of every person and predicts their queries, for each `n` of `shots`.
+///
+/// # Errors
+/// Embeddings the head refuses.
+pub fn few_shot(
+    model: &Model,
+    items: &Items,
+    people: &[UnseenPerson],
+    shots: &[usize],
+) -> Result<Vec<Shot>, HeadError> {
+    let sides: Vec<Sides> = people.iter().map(|person| Sides::of(model, items, person)).collect::<Result<_, _>>()?;
+    let mut results = Vec::with_capacity(shots.len());
+    for &examples in shots {
+        let started = std::time::Instant::now();
+        let states = people
+            .iter()
+            .zip(&sides)
+            .map(|(person, sides)| sides.adapt(model, person, examples))
+            .collect::<Result<Vec<_>, _>>()?;
+        let adapt_seconds = started.elapsed().as_secs_f64();
+        let predictions = states
+            .iter()
+            .zip(&sides)
+            .map(|(state, sides)| sides.predict(model, state))
+            .collect::<Result<_, _>>()?;
+        results.push(Shot { examples, predictions, adapt_seconds });
+    }
+    Ok(results)
+}
+
+/// Features of both sides of a person's comparisons.
+struct Sides {
+    context: [Array2<f32>; 2],
+    query: [Array2<f32>; 2],
+}
+
+impl Sides {
+    fn of(model: &Model, items: &Items, person: &UnseenPerson) -> Result<Self, HeadError> {
+        let sides = |rows: &[ItemComparison]| -> Result<[Array2<f32>; 2], HeadError> {
+            let chosen: Vec<usize> = rows.iter().map(|row| row.chosen).collect();
+            let rejected: Vec<usize> = rows.iter().map(|row| row.rejected).collect();
+            let head = model.head.as_ref();
+            Ok([items.features(head, &chosen)?, items.features(head, &rejected)?])
+        };
+        Ok(Self { context: sides(&person.context)?, query: sides(&person.query)? })
+    }
+
+    fn adapt(&self, model: &Model, person: &UnseenPerson, examples: usize) -> Result<UserState, HeadError> {
+        let [chosen, rejected] = &self.context;
+        let observations: Vec<Observation<'_>> = person
+            .context
+            .iter()
+            .take(examples)
+            .enumerate()
+            .map(|(at, comparison)| Observation {
+                chosen: chosen.row(at),
+                rejected: rejected.row(at),
+                strength: comparison.strength,
+                label_confidence: comparison.label_confidence,
+            })
+            .collect();
+        model.head.adapt(&observations, None)
+    }
+
+    fn predict(&self, model: &Model, state: &UserState) -> Result<PersonPredictions, HeadError> {
+        let [chosen, rejected] = &self.query;
+        let margins = model.head.margins(&[state], chosen.view(), rejected.view())?;
+        let probability = |(mean, variance): (&f32, &f32)| {
+            model.card.calibration.probability(f64::from(*mean), f64::from(*variance))
+        };
+        Ok(margins.mean.iter().zip(&margins.variance).map(probability).collect())
+    }
+}

@@ -1,0 +1,382 @@
+//! Which models there are: read from the models folder, checked, and swapped in whole.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use ndarray::Array2;
+use polyreward_backbone::BackboneInfo;
+use polyreward_domain::{ModelName, ModelRef, ModelSelector, ModelVersion};
+use polyreward_heads::{CardError, Head, ModelCard, WeightsError, read_head};
+use serde_json::Value;
+
+use crate::metrics;
+
+/// No file of a model folder may be larger.
+const MAX_WEIGHTS_BYTES: u64 = 1 << 30;
+const MAX_JSON_BYTES: u64 = 16 << 20;
+
+/// Where the name of the default model is kept.
+const DEFAULT_FILE: &str = "default.json";
+
+/// Why a model folder, or the whole registry, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A file cannot be read or written.
+    #[error("{path} cannot be read or written")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is larger than any model's.
+    #[error("{path} has {bytes} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A link leads out of the models folder.
+    #[error("{0} leads out of the models folder")]
+    Outside(PathBuf),
+    /// The card is not usable.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// The weights are not usable.
+    #[error("head.safetensors is not usable")]
+    Weights(#[from] WeightsError),
+    /// The folder's path and the card name different models.
+    #[error("model.json names {card}, its folder {folder}")]
+    Misplaced {
+        /// What the card names.
+        card: ModelRef,
+        /// What the folder names.
+        folder: String,
+    },
+    /// The model was trained on another backbone.
+    #[error("the model was trained on backbone {expected}, the server runs {actual}")]
+    Backbone {
+        /// What the model needs, name and hash.
+        expected: String,
+        /// What runs, name and hash.
+        actual: String,
+    },
+    /// `evaluation.json` is not JSON.
+    #[error("evaluation.json is not JSON")]
+    Evaluation(#[source] serde_json::Error),
+    /// Nobody knows the model.
+    #[error("unknown model {0:?}")]
+    UnknownModel(String),
+    /// No model is loaded.
+    #[error("no model is loaded")]
+    NoModel,
+}
+
+/// One trained head, ready to answer.
+#[derive(Debug)]
+pub struct Model {
+    /// What names it.
+    pub reference: ModelRef,
+    /// Its `model.json`.
+    pub card: ModelCard,
+    /// Its `evaluation.json`.
+    pub evaluation: Value,
+    /// Its head.
+    pub head: Box<dyn Head>,
+    /// Features of the responses behind the `win_rate` scale.
+    pub reference_features: Array2<f32>,
+    /// When `model.json` was written; the newest version answers for the name.
+    written: SystemTime,
+}
+
+impl Model {
+    /// Log loss on held-out people, by which a default is chosen when nobody names one.
+    fn validation_log_loss(&self) -> f64 {
+        self.evaluation["validation"]["log_loss"].as_f64().unwrap_or(f64::INFINITY)
+    }
+}
+
+/// A model folder that could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedModel {
+    /// `name/version` below the models folder.
+    pub folder: String,
+    /// Why, with causes.
+    pub detail: String,
+    /// Whether an earlier load of the same folder still answers.
+    pub still_serving: bool,
+}
+
+/// Everything that is registered at one moment.
+#[derive(Debug, Default)]
+pub struct Registered {
+    /// By name and version.
+    models: BTreeMap<ModelRef, Arc<Model>>,
+    /// What could not be loaded.
+    failed: Vec<FailedModel>,
+    /// Who answers when none is named, if somebody chose.
+    chosen_default: Option<ModelSelector>,
+}
+
+impl Registered {
+    /// Every model, by name and version.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.values()
+    }
+
+    /// Every folder that could not be loaded.
+    pub fn failed(&self) -> &[FailedModel] {
+        &self.failed
+    }
+
+    /// The model that answers to a selector; to none, the default.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownModel`], or [`RegistryError::NoModel`] where there is none at all.
+    pub fn find(&self, selector: Option<&ModelSelector>) -> Result<&Arc<Model>, RegistryError> {
+        match selector {
+            Some(selector) => {
+                self.newest(selector).ok_or_else(|| RegistryError::UnknownModel(selector.to_string()))
+            }
+            None => self.default_model().ok_or(RegistryError::NoModel),
+        }
+    }
+
+    /// Who answers when none is named: the chosen default, else the best on held-out people.
+    pub fn default_model(&self) -> Option<&Arc<Model>> {
+        let chosen = self.chosen_default.as_ref().and_then(|selector| self.newest(selector));
+        chosen.or_else(|| {
+            self.models.values().min_by(|a, b| a.validation_log_loss().total_cmp(&b.validation_log_loss()))
+        })
+    }
+
+    fn newest(&self, selector: &ModelSelector) -> Option<&Arc<Model>> {
+        self.models
+            .values()
+            .filter(|model| model.reference.name == selector.name)
+            .filter(|model| selector.version.as_ref().is_none_or(|version| *version == model.reference.version))
+            .max_by(|a, b| (a.written, &a.reference).cmp(&(b.written, &b.reference)))
+    }
+}
+
+/// What a rescan changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// Models that answer now and did not before.
+    pub added: Vec<ModelRef>,
+    /// Models that answered before and do not now.
+    pub removed: Vec<ModelRef>,
+    /// Folders that could not be loaded.
+    pub failed: Vec<FailedModel>,
+}
+
+/// The models folder and what was loaded from it.
+#[derive(Debug)]
+pub struct ModelRegistry {
+    folder: PathBuf,
+    backbone: BackboneInfo,
+    registered: ArcSwap<Registered>,
+    /// Held while the folder is scanned, so that two rescans do not undo each other.
+    scanning: Mutex<()>,
+}
+
+impl ModelRegistry {
+    /// Scans a models folder; a broken model is reported by [`Registered::failed`], not an error.
+    ///
+    /// # Errors
+    /// If the folder itself cannot be read.
+    pub fn open(folder: &Path, backbone: BackboneInfo) -> Result<Self, RegistryError> {
+        let folder = fs::canonicalize(folder)
+            .map_err(|source| RegistryError::Io { path: folder.to_owned(), source })?;
+        let registry = Self { folder, backbone, registered: ArcSwap::default(), scanning: Mutex::new(()) };
+        registry.reload()?;
+        Ok(registry)
+    }
+
+    /// What is registered now; stays as it is for whoever holds it.
+    pub fn registered(&self) -> Arc<Registered> {
+        self.registered.load_full()
+    }
+
+    /// Scans the folder again. A model that no longer loads keeps answering as it did; one whose folder is gone
+    /// does not.
+    ///
+    /// # Errors
+    /// If the folder itself cannot be read; then nothing changes.
+    pub fn reload(&self) -> Result<ReloadReport, RegistryError> {
+        let _scanning = self.scanning.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = self.registered();
+        let mut next = Registered { chosen_default: self.read_default()?, ..Registered::default() };
+        for (name, version) in self.folders()? {
+            let known = before
+                .models
+                .values()
+                .find(|model| model.reference.name.as_str() == name && model.reference.version.as_str() == version);
+            match self.load(&name, &version) {
+                Ok(model) => {
+                    // An unchanged model stays the same object, with what hangs on it.
+                    let model = match known {
+                        Some(known) if known.card == model.card => Arc::clone(known),
+                        _ => Arc::new(model),
+                    };
+                    next.models.insert(model.reference.clone(), model);
+                }
+                Err(error) => {
+                    let folder = format!("{name}/{version}");
+                    let detail = with_causes(&error);
+                    tracing::error!(model.folder = %folder, error = %detail, "model {folder} could not be loaded");
+                    next.failed.push(FailedModel { folder, detail, still_serving: known.is_some() });
+                    if let Some(known) = known {
+                        next.models.insert(known.reference.clone(), Arc::clone(known));
+                    }
+                }
+            }
+        }
+        let missing = |from: &Registered, other: &Registered| -> Vec<ModelRef> {
+            from.models.keys().filter(|model| !other.models.contains_key(model)).cloned().collect()
+        };
+        let report = ReloadReport {
+            added: missing(&next, &before),
+            removed: missing(&before, &next),
+            failed: next.failed.clone(),
+        };
+        ::metrics::gauge!(metrics::MODELS).set(next.models.len() as f64);
+        ::metrics::gauge!(metrics::MODELS_FAILED).set(next.failed.len() as f64);
+        self.registered.store(Arc::new(next));
+        Ok(report)
+    }
+
+    /// Chooses who answers when no model is named; kept in the models folder.
+    ///
+    /// # Errors
+    /// An unknown model, or a folder that cannot be written.
+    pub fn set_default(&self, selector: &ModelSelector) -> Result<ModelRef, RegistryError> {
+        let reference = self.registered().find(Some(selector))?.reference.clone();
+        let path = self.folder.join(DEFAULT_FILE);
+        let staging = self.folder.join(format!(".{DEFAULT_FILE}.{}", std::process::id()));
+        let failed = |source| RegistryError::Io { path: path.clone(), source };
+        let bytes = serde_json::json!({"model": selector.to_string()}).to_string();
+        fs::write(&staging, bytes).and_then(|()| fs::rename(&staging, &path)).map_err(failed)?;
+        self.reload()?;
+        Ok(reference)
+    }
+
+    fn read_default(&self) -> Result<Option<ModelSelector>, RegistryError> {
+        let path = self.folder.join(DEFAULT_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let value: Value = serde_json::from_slice(&self.read(&path, MAX_JSON_BYTES)?).unwrap_or_default();
+        let selector = value["model"].as_str().and_then(|text| text.parse().ok());
+        if selector.is_none() {
+            tracing::error!("default.json in the models folder does not name a model; it is passed over");
+        }
+        Ok(selector)
+    }
+
+    /// `(name, version)` of every folder two levels down whose names are a model's, sorted.
+    fn folders(&self) -> Result<Vec<(String, String)>, RegistryError> {
+        let mut folders = Vec::new();
+        for name in subfolders(&self.folder)? {
+            if name.parse::<ModelName>().is_err() {
+                continue;
+            }
+            for version in subfolders(&self.folder.join(&name))? {
+                if version.parse::<ModelVersion>().is_ok() {
+                    folders.push((name.clone(), version));
+                }
+            }
+        }
+        folders.sort();
+        Ok(folders)
+    }
+
+    fn load(&self, name: &str, version: &str) -> Result<Model, RegistryError> {
+        let folder = self.folder.join(name).join(version);
+        let card_path = folder.join("model.json");
+        let card = ModelCard::from_json(&self.read(&card_path, MAX_JSON_BYTES)?)?;
+        let reference = ModelRef { name: card.name.clone(), version: card.version.clone() };
+        if (reference.name.as_str(), reference.version.as_str()) != (name, version) {
+            return Err(RegistryError::Misplaced { card: reference, folder: format!("{name}@{version}") });
+        }
+        if card.backbone.hash != self.backbone.hash {
+            let label = |name: &str, hash: &str| format!("{name} ({})", &hash[..hash.len().min(12)]);
+            return Err(RegistryError::Backbone {
+                expected: label(&card.backbone.name, &card.backbone.hash),
+                actual: label(&self.backbone.name, &self.backbone.hash),
+            });
+        }
+        let weights = self.read(&folder.join("head.safetensors"), MAX_WEIGHTS_BYTES)?;
+        card.check_weights(&weights)?;
+        let loaded = read_head(card.head, &card.hyperparameters, &weights)?;
+        if loaded.head.embedding_dim() != self.backbone.dim {
+            return Err(RegistryError::Backbone {
+                expected: format!("embeddings of length {}", loaded.head.embedding_dim()),
+                actual: format!("embeddings of length {}", self.backbone.dim),
+            });
+        }
+        let evaluation = serde_json::from_slice(&self.read(&folder.join("evaluation.json"), MAX_JSON_BYTES)?)
+            .map_err(RegistryError::Evaluation)?;
+        let written = fs::metadata(&card_path)
+            .and_then(|metadata| metadata.modified())
+            .map_err(|source| RegistryError::Io { path: card_path, source })?;
+        Ok(Model {
+            reference,
+            card,
+            evaluation,
+            head: loaded.head,
+            reference_features: loaded.reference_features,
+            written,
+        })
+    }
+
+    /// Reads a file inside the models folder, its size checked before its bytes are read.
+    fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let failed = |source| RegistryError::Io { path: path.to_owned(), source };
+        let real = fs::canonicalize(path).map_err(failed)?;
+        if !real.starts_with(&self.folder) {
+            return Err(RegistryError::Outside(path.to_owned()));
+        }
+        let bytes = fs::metadata(&real).map_err(failed)?.len();
+        if bytes > limit {
+            return Err(RegistryError::TooLarge { path: path.to_owned(), bytes, limit });
+        }
+        fs::read(&real).map_err(failed)
+    }
+}
+
+fn subfolders(folder: &Path) -> Result<Vec<String>, RegistryError> {
+    let failed = |source| RegistryError::Io { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// An error and its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,354 @@
+//! Fitting Bradley-Terry: features by mini-batch descent, then the reward weights and their posterior exactly.
+
+use candle_core::{Tensor, Var};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use ndarray::{Array1, Array2, Axis};
+use polyreward_domain::TextForm;
+use polyreward_heads::{
+    Activation, BradleyTerry, BtParameters, EmbeddedForm, ItemComparison, Layer, LogisticFit, LogisticMap,
+    Mlp, fit_logistic_map, log_sigmoid,
+};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    Progress,
+    data::{HoldOut, TrainingData, column_scale, difference},
+    error::TrainingError,
+    optimise::{bradley_terry_loss, dropout_mask, matrix, shuffled, tensor, uniform},
+};
+
+/// How a Bradley-Terry head is fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BtConfig {
+    /// Which embedding the head reads.
+    pub text_form: TextForm,
+    /// Width of the hidden layer, 0 for a linear reward; by default both 0 and 128 are tried on held-out people.
+    pub hidden: Option<usize>,
+    /// Passes over the comparisons at most.
+    pub max_epochs: usize,
+    /// Passes without a better validation loss before stopping.
+    pub patience: usize,
+    /// Comparisons a step.
+    pub batch: usize,
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Share of hidden units left out of a step.
+    pub dropout: f32,
+}
+
+impl Default for BtConfig {
+    fn default() -> Self {
+        Self {
+            text_form: TextForm::PromptResponse,
+            hidden: None,
+            max_epochs: 15,
+            patience: 3,
+            batch: 128,
+            learning_rate: 1e-3,
+            weight_decay: 0.1,
+            dropout: 0.2,
+        }
+    }
+}
+
+impl BtConfig {
+    fn check(&self) -> Result<(), TrainingError> {
+        let refuse = |field, detail: &str| Err(TrainingError::Config { field, detail: detail.to_owned() });
+        if self.hidden.is_some_and(|hidden| hidden > 4096) {
+            return refuse("bt.hidden", "is at most 4096");
+        }
+        if self.max_epochs == 0 || self.max_epochs > 10_000 {
+            return refuse("bt.max_epochs", "is between 1 and 10000");
+        }
+        if self.batch == 0 {
+            return refuse("bt.batch", "is at least 1");
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return refuse("bt.learning_rate", "is finite and positive");
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return refuse("bt.weight_decay", "is finite and not negative");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return refuse("bt.dropout", "is at least 0 and below 1");
+        }
+        Ok(())
+    }
+}
+
+/// Precisions of the reward weights' Gaussian prior that are tried, on standardised features.
+const PRECISIONS: [f64; 5] = [1000.0, 300.0, 100.0, 30.0, 10.0];
+
+/// Fits the head; the second value says what was tried and chosen.
+///
+/// # Errors
+/// A refused configuration, data without a usable comparison, a diverging loss.
+pub fn fit_bt(
+    data: &TrainingData,
+    hold_out: &HoldOut,
+    config: &BtConfig,
+    seed: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(BradleyTerry, Value), TrainingError> {
+    config.check()?;
+    let problem = Problem::new(data, hold_out, config)?;
+    let mut tried: Vec<(Fit, f64)> = Vec::new();
+    let candidates = config.hidden.map_or_else(|| vec![0, 128], |hidden| vec![hidden]);
+    for hidden in &candidates {
+        let projector = match hidden {
+            0 => None,
+            _ => Some(problem.fit_projector(*hidden, seed, progress)?),
+        };
+        tried.push(problem.fit_weights(projector)?);
+    }
+    let report: Vec<Value> = tried
+        .iter()
+        .zip(&candidates)
+        .map(|((fit, loss), hidden)| {
+            json!({"hidden": hidden, "prior_precision": fit.precision, "validation_log_loss": loss})
+        })
+        .collect();
+    let (best, _) =
+        tried.into_iter().min_by(|(_, a), (_, b)| a.total_cmp(b)).expect("there is at least one candidate");
+    let report = json!({
+        "config": serde_json::to_value(config).expect("plain fields serialise"),
+        "candidates": report,
+        "chosen_by": "log loss on held-out people",
+    });
+    Ok((problem.head(best)?, report))
+}
+
+/// A comparison as rows of the embeddings.
+struct Row {
+    chosen: usize,
+    rejected: usize,
+    strength: f64,
+    confidence: f64,
+}
+
+/// The standardised embeddings of the items, and the comparisons as rows of them.
+struct Problem<'a> {
+    form: TextForm,
+    config: &'a BtConfig,
+    mean: Array1<f32>,
+    deviation: Array1<f32>,
+    standardised: Array2<f32>,
+    training: Vec<Row>,
+    validation: Vec<Row>,
+}
+
+/// What a candidate came to.
+struct Fit {
+    projector: Option<Layer>,
+    weights: LogisticFit,
+    precision: f64,
+}
+
+impl<'a> Problem<'a> {
+    fn new(data: &TrainingData, hold_out: &HoldOut, config: &'a BtConfig) -> Result<Self, TrainingError> {
+        let embedded = data.items.form(config.text_form)?;
+        let (mean, deviation) = column_scale(embedded.rows.view());
+        let standardised = (&embedded.rows - &mean) / &deviation;
+        let validation = hold_out.validation.iter().flat_map(|person| &data.people[*person].comparisons);
+        Ok(Self {
+            form: config.text_form,
+            config,
+            mean,
+            deviation,
+            standardised,
+            training: rows(embedded, hold_out.training_rows(&data.people).into_iter().map(|(_, row)| row)),
+            validation: rows(embedded, validation),
+        })
+    }
+
+    /// A hidden layer on standardised embeddings, stopped at the best log loss on held-out people.
+    fn fit_projector(
+        &self,
+        hidden: usize,
+        seed: u64,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Layer, TrainingError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hidden as u64);
+        let inputs = self.standardised.ncols();
+        let bound = 1.0 / (inputs as f32).sqrt();
+        let network = Network {
+            weight: uniform((inputs, hidden), bound, &mut rng)?,
+            bias: uniform((1, hidden), bound, &mut rng)?,
+            reward: uniform((hidden, 1), 1.0 / (hidden as f32).sqrt(), &mut rng)?,
+        };
+        let mut optimiser = AdamW::new(
+            vec![network.weight.clone(), network.bias.clone(), network.reward.clone()],
+            ParamsAdamW {
+                lr: self.config.learning_rate,
+                weight_decay: self.config.weight_decay,
+                ..ParamsAdamW::default()
+            },
+        )?;
+        let embeddings = tensor(self.standardised.view())?;
+        let candidate = format!("bt, hidden {hidden}");
+        let (mut best, mut best_loss, mut since_best) = (network.layer()?, f64::INFINITY, 0);
+        for epoch in 1..=self.config.max_epochs {
+            let mut total = 0.0;
+            for batch in shuffled(self.training.len(), &mut rng).chunks(self.config.batch) {
+                let batch: Vec<&Row> = batch.iter().map(|at| &self.training[*at]).collect();
+                let mask = dropout_mask((2 * batch.len(), hidden), self.config.dropout, &mut rng)?;
+                let margins = network.margins(&embeddings, &batch, Some(&mask))?;
+                let loss = batch_loss(&margins, &batch)?;
+                optimiser.backward_step(&loss)?;
+                total += f64::from(loss.to_scalar::<f32>()?) * batch.len() as f64;
+            }
+            let loss = total / self.training.len() as f64;
+            if !loss.is_finite() {
+                return Err(TrainingError::Diverged { candidate, epoch });
+            }
+            let (validation_log_loss, validation_accuracy) = self.validate(&network, &embeddings)?;
+            progress(Progress::Epoch {
+                candidate: candidate.clone(),
+                epoch,
+                epochs: self.config.max_epochs,
+                loss,
+                validation_accuracy,
+                validation_log_loss,
+            });
+            if validation_log_loss < best_loss {
+                (best, best_loss, since_best) = (network.layer()?, validation_log_loss, 0);
+            } else {
+                since_best += 1;
+                if since_best == self.config.patience {
+                    break;
+                }
+            }
+        }
+        Ok(best)
+    }
+
+    fn validate(&self, network: &Network, embeddings: &Tensor) -> Result<(f64, f64), TrainingError> {
+        let rows: Vec<&Row> = self.validation.iter().collect();
+        let margins = network.margins(embeddings, &rows, None)?.to_vec1::<f32>()?;
+        let loss: f64 = margins.iter().map(|m| -log_sigmoid(f64::from(*m))).sum();
+        let right: f64 = margins.iter().map(|m| f64::from(u8::from(*m > 0.0))).sum();
+        Ok((loss / margins.len() as f64, right / margins.len() as f64))
+    }
+
+    /// The reward weights and their posterior on given features, with the prior precision of least validation loss.
+    fn fit_weights(&self, projector: Option<Layer>) -> Result<(Fit, f64), TrainingError> {
+        let features = match &projector {
+            Some(layer) => layer.forward(self.standardised.view()).mapv(|t| Activation::Gelu.apply(t)),
+            None => self.standardised.clone(),
+        };
+        let training = differences(&features, &self.training);
+        let validation = differences(&features, &self.validation);
+        let strengths: Vec<f64> = self.training.iter().map(|row| row.strength).collect();
+        let confidences: Vec<f64> = self.training.iter().map(|row| row.confidence).collect();
+        let prior_mean = Array1::zeros(features.ncols());
+        let mut start: Option<Array1<f64>> = None;
+        let mut best: Option<(LogisticFit, f64, f64)> = None;
+        for precision in PRECISIONS {
+            let problem = LogisticMap {
+                differences: training.view(),
+                strengths: &strengths,
+                confidences: &confidences,
+                prior_mean: &prior_mean,
+                prior_precision: precision,
+                start: start.as_ref(),
+            };
+            let fit = fit_logistic_map(&problem)?;
+            let margins = validation.mapv(f64::from).dot(&fit.weights);
+            let loss = -margins.iter().map(|m| log_sigmoid(*m)).sum::<f64>() / margins.len() as f64;
+            start = Some(fit.weights.clone());
+            if best.as_ref().is_none_or(|(_, _, best_loss)| loss < *best_loss) {
+                best = Some((fit, precision, loss));
+            }
+        }
+        let (weights, precision, loss) = best.expect("a precision was tried");
+        Ok((Fit { projector, weights, precision }, loss))
+    }
+
+    /// Folds the standardisation into the first linear map, so that the head reads raw embeddings.
+    fn head(&self, fit: Fit) -> Result<BradleyTerry, TrainingError> {
+        let mut weights = fit.weights.weights.mapv(|w| w as f32);
+        let mut covariance = fit.weights.covariance.mapv(|v| v as f32);
+        let projector = if let Some(layer) = fit.projector {
+            let weight = &layer.weight / &self.deviation;
+            let bias = &layer.bias - &weight.dot(&self.mean);
+            Some(Mlp::new(vec![Layer { weight, bias }], Activation::Gelu)?)
+        } else {
+            weights /= &self.deviation;
+            covariance /= &self.deviation;
+            covariance /= &self.deviation.view().insert_axis(Axis(1));
+            None
+        };
+        Ok(BradleyTerry::new(BtParameters {
+            form: self.form,
+            embedding_dim: self.mean.len(),
+            projector,
+            weights,
+            covariance,
+        })?)
+    }
+}
+
+fn rows<'a>(form: &EmbeddedForm, comparisons: impl Iterator<Item = &'a ItemComparison>) -> Vec<Row> {
+    comparisons
+        .map(|comparison| Row {
+            chosen: form.of_item[comparison.chosen],
+            rejected: form.of_item[comparison.rejected],
+            strength: comparison.strength,
+            confidence: comparison.label_confidence,
+        })
+        .collect()
+}
+
+fn differences(features: &Array2<f32>, rows: &[Row]) -> Array2<f32> {
+    let mut out = Array2::zeros((rows.len(), features.ncols()));
+    for (mut target, row) in out.rows_mut().into_iter().zip(rows) {
+        target.assign(&difference(features.row(row.chosen), features.row(row.rejected)));
+    }
+    out
+}
+
+fn batch_loss(margins: &Tensor, rows: &[&Row]) -> Result<Tensor, TrainingError> {
+    let column = |value: fn(&Row) -> f64| {
+        Tensor::from_iter(rows.iter().map(|row| value(row) as f32), margins.device())
+    };
+    bradley_terry_loss(margins, &column(|row| row.strength)?, &column(|row| row.confidence)?)
+}
+
+/// `reward = gelu(x W + b) v` while it is trained.
+struct Network {
+    weight: Var,
+    bias: Var,
+    reward: Var,
+}
+
+impl Network {
+    /// Margins `[B]`; the mask covers chosen rows, then rejected ones.
+    fn margins(
+        &self,
+        embeddings: &Tensor,
+        rows: &[&Row],
+        mask: Option<&Tensor>,
+    ) -> Result<Tensor, TrainingError> {
+        let ids = rows.iter().map(|row| row.chosen as u32).chain(rows.iter().map(|row| row.rejected as u32));
+        let ids = Tensor::from_iter(ids, embeddings.device())?;
+        let inputs = embeddings.index_select(&ids, 0)?;
+        let mut hidden = inputs.matmul(&self.weight)?.broadcast_add(&self.bias)?.gelu_erf()?;
+        if let Some(mask) = mask {
+            hidden = (hidden * mask)?;
+        }
+        let rewards = hidden.matmul(&self.reward)?.squeeze(1)?;
+        Ok((rewards.narrow(0, 0, rows.len())? - rewards.narrow(0, rows.len(), rows.len())?)?)
+    }
+
+    /// The hidden layer as it is now.
+    fn layer(&self) -> Result<Layer, TrainingError> {
+        let weight = matrix(&self.weight)?.t().as_standard_layout().into_owned();
+        let bias = matrix(&self.bias)?.row(0).to_owned();
+        Ok(Layer { weight, bias })
+    }
+}

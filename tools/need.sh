@@ -1,0 +1,11 @@
+#!/bin/sh
+# need.sh COMMAND PACKAGE: makes sure COMMAND can be run. Root on Debian gets PACKAGE installed; others are told.
+set -eu
+command -v "$1" >/dev/null 2>&1 && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "setup: installing $2"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -qq -y --no-install-recommends "$2" >/dev/null && exit 0
+fi
+echo "setup: $1 is missing; install it first (Debian: sudo apt-get install $2)" >&2
+exit 1

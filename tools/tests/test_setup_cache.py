@@ -1,0 +1,267 @@
+"""Tests of setup_cache.py on temporary folders; nothing is downloaded."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+import zipfile
+from pathlib import Path
+from unittest import mock
+
+TOOLS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOOLS))
+
+import setup_cache  # noqa: E402
+
+PATIENCE_S = 60  # a busy machine starts a process slowly
+
+
+class CacheTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.cache = Path(folder.name)
+        for module, name in ((setup_cache, "say"), (os, "fsync")):
+            patch = mock.patch.object(module, name)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def script(self, body):
+        """Starts Python with `setup_cache` imported and `cache` set."""
+        start = f"import sys; sys.path.insert(0, {str(TOOLS)!r})\nimport setup_cache\nfrom pathlib import Path\n"
+        start += f"cache = Path({str(self.cache)!r})\n"
+        process = subprocess.Popen(
+            [sys.executable, "-c", start + textwrap.dedent(body)], stdout=subprocess.PIPE, text=True
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def wait_until(self, condition):
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            self.assertLess(time.monotonic(), end, "waited too long")
+            time.sleep(0.01)
+
+
+class LockTest(CacheTest):
+    HOLD = """
+        import time
+        with setup_cache.locked(cache):
+            (cache / "held").touch()
+            while not (cache / "let-go").exists():
+                time.sleep(0.01)
+            (cache / "done").touch()
+    """
+    TAKE = """
+        with setup_cache.locked(cache):
+            print("after the first:", (cache / "done").exists())
+    """
+    INSTALL = """
+        import textwrap
+        installer = textwrap.dedent('''
+            import sys, time
+            from pathlib import Path
+            cache = Path(sys.argv[1])
+            (cache / "held").touch()
+            while not (cache / "let-go").exists():
+                time.sleep(0.01)
+            (cache / "done").touch()
+        ''')
+        with setup_cache.locked(cache) as lock:
+            setup_cache.run([sys.executable, "-c", installer, cache], lock, "installing")
+    """
+
+    def hold(self, body):
+        first = self.script(body)
+        self.wait_until((self.cache / "held").exists)
+        return first
+
+    def take_after_waiting(self):
+        """The second run says that it waits, and starts when the first lets go."""
+        second = self.script(self.TAKE)
+        self.assertIn("another run is filling", second.stdout.readline())
+        self.assertIsNone(second.poll())
+        (self.cache / "let-go").touch()
+        self.assertEqual(second.stdout.readline(), "after the first: True\n")
+
+    def test_the_second_run_waits_for_the_first(self):
+        self.hold(self.HOLD)
+        self.take_after_waiting()
+
+    def test_a_killed_run_gives_the_lock_back(self):
+        first = self.hold(self.HOLD)
+        first.kill()
+        first.wait()
+        self.assertEqual(self.script(self.TAKE).stdout.readline(), "after the first: False\n")
+
+    def test_an_installer_that_outlives_a_killed_run_keeps_the_lock(self):
+        first = self.hold(self.INSTALL)
+        first.kill()
+        first.wait()
+        self.take_after_waiting()
+
+
+class StampTest(CacheTest):
+    def setUp(self):
+        super().setUp()
+        self.file = self.cache / "file"
+        self.file.write_text("contents", encoding="utf-8")
+        setup_cache.write_stamp(self.cache, "part", "key", ["file"])
+
+    def test_a_part_is_current_while_key_and_files_are_the_same(self):
+        self.assertTrue(setup_cache.is_current(self.cache, "part", "key"))
+        self.assertFalse(setup_cache.is_current(self.cache, "part", "another key"))
+        self.assertFalse(setup_cache.is_current(self.cache, "another part", "key"))
+
+    def test_a_file_that_was_only_touched_is_current(self):
+        os.utime(self.file, (1, 1))
+        self.assertTrue(setup_cache.is_current(self.cache, "part", "key"))
+
+    def test_a_changed_or_missing_file_is_not_current(self):
+        self.file.write_text("CONTENTS", encoding="utf-8")
+        os.utime(self.file, (1, 1))
+        self.assertFalse(setup_cache.is_current(self.cache, "part", "key"))
+        self.file.unlink()
+        self.assertFalse(setup_cache.is_current(self.cache, "part", "key"))
+
+    def test_verify_sees_a_change_that_kept_size_and_time(self):
+        status = self.file.stat()
+        self.file.write_text("CONTENTS", encoding="utf-8")
+        os.utime(self.file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.assertTrue(setup_cache.is_current(self.cache, "part", "key"))
+        self.assertFalse(setup_cache.is_current(self.cache, "part", "key", verify=True))
+
+    def test_a_damaged_stamp_is_not_current(self):
+        for text in ("", "{", "[]", "{}", '{"key": "key", "files": []}'):
+            (self.cache / "stamps" / "part.json").write_text(text, encoding="utf-8")
+            self.assertFalse(setup_cache.is_current(self.cache, "part", "key"), text)
+
+    def test_a_key_depends_on_every_part_and_on_where_one_ends(self):
+        self.assertNotEqual(setup_cache.key_of("ab", "c"), setup_cache.key_of("a", "bc"))
+        before = setup_cache.key_of("a", self.file)
+        self.file.write_text("other", encoding="utf-8")
+        self.assertNotEqual(before, setup_cache.key_of("a", self.file))
+
+
+class FakeSetup(setup_cache.Setup):
+    """Two parts that write a file each; `keys` are what they are made from."""
+
+    keys = {"one": "1", "two": "1"}
+    fail_on = None
+
+    def parts(self):
+        for part, key in self.keys.items():
+            yield part, key, lambda part=part: self.build(part)
+
+    def build(self, part):
+        built = self.scratch / part
+        built.mkdir()
+        (built / "half").touch()
+        if part == self.fail_on:
+            raise setup_cache.SetupError("no network")
+        (built / "whole").touch()
+        setup_cache.put_in_place(built, self.cache / part, self.scratch)
+        return [part + "/whole"]
+
+
+class RunTest(CacheTest):
+    def setup(self, **changes):
+        setup = FakeSetup(self.cache, lock=0)
+        for name, value in changes.items():
+            setattr(setup, name, value)
+        return setup
+
+    def test_the_second_run_makes_nothing(self):
+        self.assertEqual(self.setup().run(), ["one", "two"])
+        self.assertEqual(self.setup().run(), [])
+
+    def test_a_change_makes_only_its_part_again(self):
+        self.setup().run()
+        self.assertEqual(self.setup(keys={"one": "1", "two": "2"}).run(), ["two"])
+
+    def test_a_failed_run_keeps_what_was_finished_and_leaves_no_scratch(self):
+        with self.assertRaises(setup_cache.SetupError):
+            self.setup(fail_on="two").run()
+        self.assertFalse((self.cache / "two").exists())
+        self.assertFalse((self.cache / "tmp").exists())
+        self.assertEqual(self.setup().run(), ["two"])
+
+    def test_a_run_killed_anywhere_is_made_good_by_the_next(self):
+        killed = 0
+        for stop_at in range(1, 400, 7):
+            child = os.fork()
+            if child == 0:
+                self.run_until(stop_at)
+            _, status = os.waitpid(child, 0)
+            killed += os.WIFSIGNALED(status)
+            self.setup().run()
+            for part in ("one", "two"):
+                self.assertEqual(sorted(os.listdir(self.cache / part)), ["half", "whole"])
+            self.assertEqual(self.setup().run(), [])
+            for part in ("one", "two"):
+                setup_cache.forget(self.cache, part)
+        self.assertGreater(killed, 10)
+
+    def run_until(self, stop_at):
+        """Runs in this process, which it kills at its `stop_at`th line of setup_cache.py, or ends."""
+        lines = 0
+
+        def count(frame, event, _):
+            nonlocal lines
+            lines += event == "line" and frame.f_code.co_filename == setup_cache.__file__
+            if lines == stop_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return count
+
+        sys.settrace(count)
+        try:
+            self.setup().run()
+        finally:
+            os._exit(0)
+
+
+class InstallTest(CacheTest):
+    def test_a_package_with_another_hash_is_refused(self):
+        wheel = self.cache / "small-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as file:
+            file.writestr("small.py", "")
+            file.writestr("small-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+            file.writestr("small-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr("small-1.0.dist-info/RECORD", "")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-index", "--no-deps", "--require-hashes"]
+        pip += ["--find-links", self.cache, "--dest", self.cache / "out"]
+        requirements = self.cache / "requirements.txt"
+        right = setup_cache.sha256_of(wheel)
+        with setup_cache.locked(self.cache) as lock:
+            for digest, accepted in ((right, True), ("0" * 64, False)):
+                requirements.write_text(f"small==1.0 --hash=sha256:{digest}\n", encoding="utf-8")
+                command = [*pip, "-r", requirements]
+                if accepted:
+                    setup_cache.run(command, lock, "pip")
+                else:
+                    with mock.patch("sys.stderr"), self.assertRaisesRegex(setup_cache.SetupError, "pip failed"):
+                        setup_cache.run(command, lock, "pip")
+
+    def test_every_pin_has_a_hash_and_names_no_address(self):
+        for file in sorted(TOOLS.glob("*.txt")):
+            text = file.read_text(encoding="utf-8")
+            self.assertNotIn("://", text)
+            for requirement in text.replace("\\\n", " ").splitlines():
+                self.assertRegex(requirement, r"^[a-z0-9-]+==\S+.* --hash=sha256:[0-9a-f]{64}", file.name)
+
+    def test_an_old_python_is_refused_in_one_line(self):
+        with mock.patch.object(sys, "version_info", (3, 9, 18)):
+            with self.assertRaisesRegex(
+                setup_cache.SetupError, r"^Python 3\.10 or later is needed[^\n]*apt-get install"
+            ):
+                setup_cache.check_python()
+
+
+if __name__ == "__main__":
+    unittest.main()

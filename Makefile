@@ -3,12 +3,14 @@
 PYTHON ?= python3
 CARGO_NEXTEST := 0.9.151
 CARGO_DENY := 0.20.2
-HEADS := bt,lore,pal-a,pal-b,vpl,micro
+HEADS := bt
 BACKBONE_NAME ?= all-minilm-l6-v2-int8
 
 export POLYREWARD_CACHE ?= $(CURDIR)/.cache
 CACHE := $(POLYREWARD_CACHE)
 TOOLS := $(CACHE)/tools
+RUFF := $(TOOLS)/ruff/bin/ruff
+export RUFF_CACHE_DIR := $(TOOLS)/ruff-cache
 export PATH := $(TOOLS)/bin:$(PATH)
 export ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/libonnxruntime.$(if $(filter Darwin,$(shell uname)),dylib,so)
 
@@ -72,18 +74,21 @@ check-openapi: build
 	@$(POLYREWARD) openapi | diff -u openapi/openapi.json - || \
 	    { echo "openapi/openapi.json is out of date: $(POLYREWARD) openapi > openapi/openapi.json" >&2; exit 1; }
 
-check-tools: setup
-	@test -x $(TOOLS)/ruff/bin/ruff || $(CACHE)/venv/bin/python -m pip install --quiet --disable-pip-version-check \
-	    --require-hashes --only-binary :all: --target $(TOOLS)/ruff -r tools/requirements-check.txt
-	$(TOOLS)/ruff/bin/ruff check --quiet tools
-	$(TOOLS)/ruff/bin/ruff format --quiet --check tools
+$(RUFF): tools/requirements-check.txt | setup
+	$(CACHE)/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    --only-binary :all: --upgrade --target $(TOOLS)/ruff -r tools/requirements-check.txt
+	@touch $@
+
+check-tools: $(RUFF)
+	$(RUFF) check --quiet tools
+	$(RUFF) format --quiet --check tools
 
 bench: setup build ## measure against the budgets
 	cargo bench --workspace --locked
 
-fmt: ## format Rust and Python
+fmt: $(RUFF) ## format Rust and Python
 	cargo fmt --all
-	@test ! -x $(TOOLS)/ruff/bin/ruff || $(TOOLS)/ruff/bin/ruff format --quiet tools
+	$(RUFF) format --quiet tools
 
 clean-cache: ## remove what `make setup` and the tools made
 	rm -rf $(CACHE)

@@ -262,6 +262,18 @@ class InstallTest(CacheTest):
             ):
                 setup_cache.check_python()
 
+    def test_a_missing_venv_module_is_named_with_the_command_that_installs_it(self):
+        with (
+            mock.patch.object(setup_cache.importlib.util, "find_spec", return_value=None),
+            mock.patch.object(sys, "executable", "/usr/bin/python3"),
+            mock.patch.object(setup_cache.shutil, "which", return_value="/usr/bin/apt-get"),
+            mock.patch.object(os, "geteuid", return_value=1000),
+            self.assertRaisesRegex(
+                setup_cache.SetupError, r"^venv is missing: sudo apt-get install python3\.\d+-venv$"
+            ),
+        ):
+            setup_cache.ensure_venv_module()
+
 
 if __name__ == "__main__":
     unittest.main()

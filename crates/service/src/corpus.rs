@@ -56,7 +56,8 @@ pub fn embed_corpus(
         let comparison = &record.comparison;
         let mut item = |response: &'_ str| -> usize {
             // The borrow must come from the record, which outlives the index.
-            let response: &str = if response == comparison.chosen { &comparison.chosen } else { &comparison.rejected };
+            let response: &str =
+                if response == comparison.chosen { &comparison.chosen } else { &comparison.rejected };
             *index.entry((&comparison.prompt, response)).or_insert_with(|| {
                 members.push((at, &comparison.prompt, response));
                 members.len() - 1
@@ -78,8 +79,7 @@ pub fn embed_corpus(
     let texts = Texts::of(&members, forms);
     let inputs: Vec<EmbedInput> = texts.inputs.iter().map(|(input, _)| input.clone()).collect();
     let total = inputs.len();
-    let embedded =
-        backbone.embed_blocking(inputs, Overflow::Truncate, None, |done| progress(done, total))?;
+    let embedded = backbone.embed_blocking(inputs, Overflow::Truncate, None, |done| progress(done, total))?;
     let dim = backbone.info().dim;
     let mut embedded = embedded.into_iter().zip(&texts.inputs);
     for (form, of_item, count) in texts.forms {
@@ -125,7 +125,8 @@ impl Texts {
                     };
                     *known.entry(key).or_insert_with(|| {
                         let prompt = prompts.entry(prompt).or_insert_with(|| Arc::new(prompt.clone()));
-                        let input = EmbedInput { form, prompt: Arc::clone(prompt), response: Arc::from(response) };
+                        let input =
+                            EmbedInput { form, prompt: Arc::clone(prompt), response: Arc::from(response) };
                         texts.inputs.push((input, record));
                         texts.inputs.len() - 1 - first
                     })

@@ -37,7 +37,8 @@ pub fn few_shot(
     people: &[UnseenPerson],
     shots: &[usize],
 ) -> Result<Vec<Shot>, HeadError> {
-    let sides: Vec<Sides> = people.iter().map(|person| Sides::of(model, items, person)).collect::<Result<_, _>>()?;
+    let sides: Vec<Sides> =
+        people.iter().map(|person| Sides::of(model, items, person)).collect::<Result<_, _>>()?;
     let mut results = Vec::with_capacity(shots.len());
     for &examples in shots {
         let started = std::time::Instant::now();

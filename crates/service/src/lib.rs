@@ -11,5 +11,5 @@ pub use few_shot::{Shot, UnseenPerson, few_shot};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{
     Fault, Item, ItemScore, Pair, PairScore, Part, RewardScale, ScoreError, ScoreOutcome, ScoreQuery, Scored,
-    Scorer, UserSeen, Usage, Whose, Work,
+    Scorer, Usage, UserSeen, Whose, Work,
 };

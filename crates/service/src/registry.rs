@@ -164,7 +164,9 @@ impl Registered {
         self.models
             .values()
             .filter(|model| model.reference.name == selector.name)
-            .filter(|model| selector.version.as_ref().is_none_or(|version| *version == model.reference.version))
+            .filter(|model| {
+                selector.version.as_ref().is_none_or(|version| *version == model.reference.version)
+            })
             .max_by(|a, b| (a.written, &a.reference).cmp(&(b.written, &b.reference)))
     }
 }
@@ -218,10 +220,9 @@ impl ModelRegistry {
         let before = self.registered();
         let mut next = Registered { chosen_default: self.read_default()?, ..Registered::default() };
         for (name, version) in self.folders()? {
-            let known = before
-                .models
-                .values()
-                .find(|model| model.reference.name.as_str() == name && model.reference.version.as_str() == version);
+            let known = before.models.values().find(|model| {
+                model.reference.name.as_str() == name && model.reference.version.as_str() == version
+            });
             match self.load(&name, &version) {
                 Ok(model) => {
                     // An unchanged model stays the same object, with what hangs on it.

@@ -311,8 +311,11 @@ impl Plan {
                     TextForm::Response => (*form, None, Some(&**response)),
                 };
                 *known.entry(key).or_insert_with(|| {
-                    let input =
-                        EmbedInput { form: *form, prompt: Arc::clone(prompt), response: Arc::clone(response) };
+                    let input = EmbedInput {
+                        form: *form,
+                        prompt: Arc::clone(prompt),
+                        response: Arc::clone(response),
+                    };
                     self.inputs.push(input);
                     self.inputs.len() - 1
                 })
@@ -327,7 +330,8 @@ impl Plan {
     fn faults(&self, embedded: &[Result<Embedded, InputError>]) -> Vec<Option<Fault>> {
         let fault = |at: usize, &(first, len): &(usize, usize)| {
             (0..len).find_map(|position| {
-                let error = self.rows[first + position].iter().find_map(|input| embedded[*input].as_ref().err())?;
+                let error =
+                    self.rows[first + position].iter().find_map(|input| embedded[*input].as_ref().err())?;
                 let part = match (self.pairs, position) {
                     (true, 0) => Part::ResponseA,
                     (true, _) => Part::ResponseB,
@@ -340,7 +344,11 @@ impl Plan {
     }
 
     /// Features of every response, `[rows, F]`; zero where a text has no embedding.
-    fn features(&self, model: &Model, embedded: &[Result<Embedded, InputError>]) -> Result<Array2<f32>, HeadError> {
+    fn features(
+        &self,
+        model: &Model,
+        embedded: &[Result<Embedded, InputError>],
+    ) -> Result<Array2<f32>, HeadError> {
         let dim = model.head.embedding_dim();
         let mut matrices: Vec<Array2<f32>> =
             self.forms.iter().map(|_| Array2::zeros((self.rows.len(), dim))).collect();
@@ -404,7 +412,11 @@ impl Judge<'_> {
                 truncated: plan.truncated(plan.groups[at], embedded),
             };
             let finite = [score.reward_a, score.reward_b, score.preference, score.uncertainty];
-            if finite.into_iter().all(f64::is_finite) { Ok(score) } else { Err(not_finite(at, Part::ResponseA)) }
+            if finite.into_iter().all(f64::is_finite) {
+                Ok(score)
+            } else {
+                Err(not_finite(at, Part::ResponseA))
+            }
         };
         Ok(faults.into_iter().enumerate().map(score).collect())
     }
@@ -442,7 +454,11 @@ impl Judge<'_> {
     /// Rewards on the scale asked for, each with its posterior standard deviation.
     fn rewards(&self, features: ArrayView2<'_, f32>) -> Result<Vec<(f64, f64)>, HeadError> {
         if self.scale == RewardScale::WinRate {
-            return features.rows().into_iter().map(|row| self.win_rate(row.insert_axis(ndarray::Axis(0)))).collect();
+            return features
+                .rows()
+                .into_iter()
+                .map(|row| self.win_rate(row.insert_axis(ndarray::Axis(0))))
+                .collect();
         }
         let moments = self.model.head.rewards(&[self.user], features)?;
         let statistics = &self.model.card.reward_statistics;

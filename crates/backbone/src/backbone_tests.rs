@@ -1,0 +1,315 @@
+//! Queue, workers and handle together, around an encoder that runs only when the test lets it.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Condvar, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::*;
+use crate::batch::PaddedBatch;
+use crate::folder::PaddingSide;
+
+const WINDOW: usize = 16;
+
+/// Lets batches run and remembers them.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    open: bool,
+    /// The first letters of each batch that was started, sorted.
+    batches: Vec<String>,
+}
+
+impl Gate {
+    fn opened() -> Arc<Self> {
+        let gate = Arc::new(Self::default());
+        gate.open();
+        gate
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    fn enter(&self, letters: String) {
+        let mut state = self.state.lock().unwrap();
+        state.batches.push(letters);
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.open).unwrap());
+    }
+
+    fn wait_for_batches(&self, count: usize) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| state.batches.len() < count).unwrap());
+    }
+
+    fn batches(&self) -> Vec<String> {
+        self.state.lock().unwrap().batches.clone()
+    }
+}
+
+/// Letters in, their sum and their number out. Fails on `!`, panics on `?`, is not finite on `~`.
+struct Fake(Arc<Gate>);
+
+impl Embed for Fake {
+    fn embed(&mut self, batch: &PaddedBatch) -> Result<Vec<Arc<[f32]>>, String> {
+        let rows: Vec<&[i64]> = batch.input_ids.chunks(batch.width).collect();
+        let mut letters: Vec<u8> = rows.iter().map(|row| u8::try_from(row[0]).unwrap()).collect();
+        letters.sort_unstable();
+        self.0.enter(String::from_utf8(letters).unwrap());
+        let has = |letter: char| batch.input_ids.contains(&i64::from(u32::from(letter)));
+        assert!(!has('?'), "asked to");
+        if has('!') {
+            return Err("asked to".into());
+        }
+        let value =
+            |row: &[i64]| if row[0] == i64::from(b'~') { f32::NAN } else { row.iter().sum::<i64>() as f32 };
+        let row =
+            |(at, row): (usize, &&[i64])| [value(row), batch.mask(at).iter().sum::<i64>() as f32].into();
+        Ok(rows.iter().enumerate().map(row).collect())
+    }
+
+    fn pad(&self, texts: &[&TokenizedText]) -> PaddedBatch {
+        PaddedBatch::new(texts, PaddingSide::Right, 0)
+    }
+}
+
+fn start_with(gate: &Arc<Gate>, options: &BackboneOptions, rebuild: &Rebuild) -> Backbone {
+    let info = BackboneInfo {
+        name: "letters".into(),
+        hash: "0".repeat(64),
+        dim: 2,
+        max_tokens: WINDOW,
+        precision: None,
+        input: InputShape::Pair,
+        pooling: Pooling::None,
+        licence: None,
+        source: None,
+    };
+    let tokenize: Tokenize = Arc::new(|input, overflow| {
+        let ids: Vec<u32> = input.response.bytes().map(u32::from).collect();
+        let (full_tokens, truncated) = (ids.len(), ids.len() > WINDOW);
+        if truncated && overflow == Overflow::Error {
+            return Err(InputError::TooLong { tokens: full_tokens, max_tokens: WINDOW });
+        }
+        let ids = ids[..full_tokens.min(WINDOW)].to_vec();
+        Ok(TokenizedText { type_ids: vec![0; ids.len()], ids, full_tokens, truncated })
+    });
+    let fake = || Box::new(Fake(Arc::clone(gate))) as Box<dyn Embed>;
+    let embedders = (0..options.sessions).map(|_| fake()).collect();
+    Backbone::start(info, options, tokenize, embedders, rebuild).unwrap()
+}
+
+fn start(gate: &Arc<Gate>, options: &BackboneOptions) -> Backbone {
+    let again = Arc::clone(gate);
+    start_with(
+        gate,
+        options,
+        &(Arc::new(move || Ok(Box::new(Fake(Arc::clone(&again))) as Box<dyn Embed>)) as Rebuild),
+    )
+}
+
+fn options(sessions: usize, max_queued_texts: usize) -> BackboneOptions {
+    BackboneOptions { sessions, max_queued_texts, max_batch_tokens: 64, ..BackboneOptions::default() }
+}
+
+fn texts(responses: &[&str]) -> Vec<EmbedInput> {
+    let input = |response: &&str| EmbedInput {
+        form: TextForm::Response,
+        prompt: Arc::new(Prompt::default()),
+        response: (*response).into(),
+    };
+    responses.iter().map(input).collect()
+}
+
+async fn embed(
+    backbone: &Backbone,
+    responses: &[&str],
+) -> Result<Vec<Result<Embedded, InputError>>, BackboneError> {
+    backbone.embed(texts(responses), Overflow::Truncate, None).await
+}
+
+/// Lets a future put its texts into the queue.
+async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) {
+    poll_fn(|context| {
+        assert!(future.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn results_come_in_order_and_equal_texts_run_once() {
+    let gate = Gate::opened();
+    let backbone = start(&gate, &options(2, 100));
+    let results = embed(&backbone, &["ab", "c", "ab"]).await.unwrap();
+    let rows: Vec<&[f32]> = results.iter().map(|result| &*result.as_ref().unwrap().embedding).collect();
+    assert_eq!(rows, [[195.0, 2.0], [99.0, 1.0], [195.0, 2.0]]);
+    assert_eq!(gate.batches().concat().len(), 2);
+    let again = embed(&backbone, &["c", "d"]).await.unwrap();
+    assert!(again[0].as_ref().unwrap().cached && !again[1].as_ref().unwrap().cached);
+    assert_eq!(gate.batches().concat().len(), 3);
+    let stats = backbone.cache_stats();
+    assert_eq!((stats.entries, stats.hits, stats.misses), (3, 1, 3));
+    assert!(embed(&backbone, &[]).await.unwrap().is_empty());
+    assert_eq!(backbone.queued_texts(), 0);
+}
+
+#[tokio::test]
+async fn work_of_a_caller_who_left_is_dropped_before_it_runs() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &options(1, 100));
+    let mut first = Box::pin(embed(&backbone, &["a"]));
+    poll_once(&mut first).await;
+    gate.wait_for_batches(1);
+    let mut leaves = Box::pin(embed(&backbone, &["b"]));
+    poll_once(&mut leaves).await;
+    drop(leaves);
+    let mut stays = Box::pin(embed(&backbone, &["c"]));
+    poll_once(&mut stays).await;
+    gate.open();
+    first.await.unwrap();
+    stays.await.unwrap();
+    assert_eq!(gate.batches(), ["a", "c"]);
+    assert_eq!(backbone.queued_texts(), 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_whole_requests_at_once() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &options(1, 3));
+    let mut first = Box::pin(embed(&backbone, &["a", "b"]));
+    poll_once(&mut first).await;
+    let refused = embed(&backbone, &["c", "d"]).await;
+    assert!(matches!(refused, Err(BackboneError::Overloaded { retry_after }) if retry_after.as_secs() >= 1));
+    assert_eq!(backbone.queued_texts(), 2);
+    let too_many = embed(&backbone, &["1", "2", "3", "4"]).await;
+    assert!(matches!(too_many, Err(BackboneError::TooManyTexts { texts: 4, max: 3 })));
+    let mut fits = Box::pin(embed(&backbone, &["e"]));
+    poll_once(&mut fits).await;
+    gate.open();
+    assert_eq!(first.await.unwrap().len() + fits.await.unwrap().len(), 3);
+    assert!(!gate.batches().concat().contains(['c', 'd']));
+}
+
+#[tokio::test]
+async fn a_text_whose_deadline_passed_never_runs() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &options(1, 100));
+    let mut first = Box::pin(embed(&backbone, &["a"]));
+    poll_once(&mut first).await;
+    gate.wait_for_batches(1);
+    let deadline = Some(Instant::now() + Duration::from_millis(20));
+    let late = backbone.embed(texts(&["b"]), Overflow::Truncate, deadline).await;
+    assert!(matches!(late, Err(BackboneError::DeadlineExceeded)));
+    let later = backbone.embed(texts(&["b"]), Overflow::Truncate, deadline).await;
+    assert!(matches!(later, Err(BackboneError::DeadlineExceeded)));
+    gate.open();
+    first.await.unwrap();
+    embed(&backbone, &["c"]).await.unwrap();
+    assert_eq!(gate.batches(), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn two_sessions_share_one_request() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &BackboneOptions { max_batch_tokens: 8, ..options(2, 100) });
+    let mut request = Box::pin(embed(&backbone, &["aaaa", "bbbb", "cccc", "dddd"]));
+    poll_once(&mut request).await;
+    gate.wait_for_batches(2); // neither has finished: both run at once
+    gate.open();
+    assert_eq!(request.await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_text_that_fails_takes_no_other_callers_text_along() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &options(1, 100));
+    let mut held = Box::pin(embed(&backbone, &["a"]));
+    poll_once(&mut held).await;
+    gate.wait_for_batches(1);
+    let mut bad = Box::pin(embed(&backbone, &["!"]));
+    let mut good = Box::pin(embed(&backbone, &["b"]));
+    poll_once(&mut bad).await;
+    poll_once(&mut good).await;
+    gate.open();
+    held.await.unwrap();
+    assert!(matches!(bad.await, Err(BackboneError::Inference(_))));
+    assert_eq!(good.await.unwrap().len(), 1);
+    assert!(backbone.is_ready());
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_answers_and_goes_on_with_a_new_session() {
+    let backbone = start(&Gate::opened(), &options(1, 100));
+    assert!(matches!(embed(&backbone, &["?"]).await, Err(BackboneError::Inference(_))));
+    assert_eq!(embed(&backbone, &["a"]).await.unwrap().len(), 1);
+    assert!(backbone.is_ready());
+}
+
+#[tokio::test]
+async fn a_backbone_without_workers_is_not_ready_and_leaves_nobody_waiting() {
+    let rebuild: Rebuild = Arc::new(|| Err(BackboneError::Session("gone".into())));
+    let backbone = start_with(&Gate::opened(), &options(1, 100), &rebuild);
+    assert!(matches!(embed(&backbone, &["?"]).await, Err(BackboneError::Inference(_))));
+    backbone.shutdown(); // joins the worker, which ended by itself
+    assert!(!backbone.is_ready());
+    assert!(matches!(embed(&backbone, &["a"]).await, Err(BackboneError::Stopped)));
+}
+
+#[tokio::test]
+async fn whoever_waits_at_shutdown_is_told() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &options(1, 100));
+    let mut running = Box::pin(embed(&backbone, &["a"]));
+    poll_once(&mut running).await;
+    gate.wait_for_batches(1);
+    let mut waiting = Box::pin(embed(&backbone, &["b"]));
+    poll_once(&mut waiting).await;
+    let stopping = std::thread::spawn({
+        let backbone = backbone.clone();
+        move || backbone.shutdown()
+    });
+    assert!(matches!(waiting.await, Err(BackboneError::Stopped)));
+    gate.open();
+    assert_eq!(running.await.unwrap().len(), 1);
+    stopping.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_input_stands_in_its_place() {
+    let backbone = start(&Gate::opened(), &options(1, 100));
+    let long = "x".repeat(WINDOW + 1);
+    let too_long = InputError::TooLong { tokens: WINDOW + 1, max_tokens: WINDOW };
+    let results = embed(&backbone, &["a", "~", &long]).await.unwrap();
+    assert_eq!(results[1], Err(InputError::NotFinite));
+    assert!(results[0].is_ok() && results[2].as_ref().unwrap().truncated);
+    // From the cache too.
+    let results = backbone.embed(texts(&[&long, "a"]), Overflow::Error, None).await.unwrap();
+    assert_eq!(results[0], Err(too_long));
+    assert!(results[1].as_ref().unwrap().cached);
+}
+
+#[test]
+fn any_number_of_texts_goes_through_a_small_queue() {
+    let backbone = start(&Gate::opened(), &options(2, 8));
+    let responses: Vec<String> = (0..1000).map(|number| format!("{number:x}")).collect();
+    let responses: Vec<&str> = responses.iter().map(String::as_str).collect();
+    let mut seen = Vec::new();
+    let results =
+        backbone.embed_blocking(texts(&responses), Overflow::Truncate, None, |done| seen.push(done)).unwrap();
+    for (response, result) in responses.iter().zip(&results) {
+        let sum: u32 = response.bytes().map(u32::from).sum();
+        assert_eq!(*result.as_ref().unwrap().embedding, [sum as f32, response.len() as f32]);
+    }
+    assert_eq!((results.len(), seen.last()), (1000, Some(&1000)));
+    assert!(seen.is_sorted());
+    assert_eq!(backbone.queued_texts(), 0);
+}

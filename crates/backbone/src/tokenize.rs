@@ -1,0 +1,350 @@
+//! Prompt and response to token ids, within the backbone's window.
+//!
+//! What does not fit is cut where it hurts a reward least: first from the start of the prompt, then from the
+//! start of the response. The end of the response, special tokens and the template's own tokens stay.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use polyreward_domain::{Message, Overflow, Prompt, TextForm};
+use tokenizers::{Encoding, PostProcessor, Tokenizer};
+
+use crate::error::{BackboneError, InputError};
+use crate::folder::{BackboneFolder, InputShape, TEMPLATE_FILE, TOKENIZER_FILE};
+use crate::template::{ChatTemplate, Turn};
+
+/// Tokens read beyond the window: those next to a byte cut may differ from the whole text's.
+const SLACK_TOKENS: usize = 64;
+/// Bytes read at first, per token wanted. Ordinary text has about four.
+const BYTES_PER_TOKEN: usize = 16;
+/// How much more is read, at most, of a text that hardly has tokens (such as one of spaces only).
+const MAX_WIDENING: usize = 64;
+/// A byte cut moves to a space that is at most this far away.
+const SPACE_WITHIN_BYTES: usize = 256;
+
+/// What is to be embedded; parts that the form does not need are ignored.
+#[derive(Debug, Clone)]
+pub struct EmbedInput {
+    /// Which parts are read.
+    pub form: TextForm,
+    /// The prompt.
+    pub prompt: Arc<Prompt>,
+    /// The response.
+    pub response: Arc<str>,
+}
+
+/// One text as the model reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizedText {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Segment of each token, for models that ask.
+    pub type_ids: Vec<u32>,
+    /// Tokens before the text was cut to the window; a lower bound where the text was not read to its start.
+    pub full_tokens: usize,
+    /// Whether something was cut.
+    pub truncated: bool,
+}
+
+impl TokenizedText {
+    #[cfg(test)]
+    pub(crate) fn of_ids(ids: Vec<u32>) -> Self {
+        let (type_ids, full_tokens) = (vec![0; ids.len()], ids.len());
+        Self { ids, type_ids, full_tokens, truncated: false }
+    }
+}
+
+/// The tokenizer of a backbone, with its template and window.
+#[derive(Debug)]
+pub(crate) struct TextTokenizer {
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    shape: InputShape,
+    max_tokens: usize,
+    /// The token that opens a text, if one does.
+    opening: Option<u32>,
+    /// Stands for a text without any token.
+    blank: u32,
+}
+
+/// A text's tokens, or those of its end.
+struct Segment {
+    encoding: Encoding,
+    /// Whether the start of the text was not read.
+    cut: bool,
+}
+
+impl TextTokenizer {
+    /// Reads tokenizer and template of a folder and checks them against `backbone.json`.
+    pub fn open(folder: &BackboneFolder, template: Option<String>) -> Result<Self, BackboneError> {
+        let config = folder.config();
+        let bad = |detail: String| folder.bad(TOKENIZER_FILE, detail);
+        let mut tokenizer =
+            Tokenizer::from_bytes(folder.read_tokenizer()?).map_err(|error| bad(error.to_string()))?;
+        // Published files often cut at a length of their own.
+        tokenizer.with_truncation(None).map_err(|error| bad(error.to_string()))?;
+        let pad_id = tokenizer.get_padding().map_or(0, |padding| padding.pad_id);
+        tokenizer.with_padding(None);
+        let id_of = |token: &Option<String>| match token {
+            None => Ok(None),
+            Some(token) => {
+                let unknown = || bad(format!("it does not know {token}, which backbone.json names"));
+                tokenizer.token_to_id(token).map(Some).ok_or_else(unknown)
+            }
+        };
+        let (bos, eos) = (id_of(&config.bos_token)?, id_of(&config.eos_token)?);
+        let empty = tokenizer.post_process(Encoding::default(), None, true);
+        let first_added = empty.map_err(|error| bad(error.to_string()))?.get_ids().first().copied();
+        let template = template
+            .map(|source| ChatTemplate::new(source, config.bos_token.clone(), config.eos_token.clone()))
+            .transpose()
+            .map_err(|detail| folder.bad(TEMPLATE_FILE, detail))?;
+        let this = Self {
+            template,
+            shape: config.input,
+            max_tokens: config.max_tokens,
+            opening: bos.or(first_added),
+            blank: bos.or(eos).unwrap_or(pad_id),
+            tokenizer,
+        };
+        if this.added_tokens(true) >= this.max_tokens {
+            return Err(bad("its special tokens alone fill the window".into()));
+        }
+        Ok(this)
+    }
+
+    /// The text's tokens; one that is too long is cut, or refused.
+    pub fn tokenize(&self, input: &EmbedInput, overflow: Overflow) -> Result<TokenizedText, InputError> {
+        let mut text = match (self.shape, input.form, &self.template) {
+            (InputShape::Chat, form, Some(template)) => self.chat(template, form, input, overflow)?,
+            (_, TextForm::Prompt, _) => self.segments(&flatten(&input.prompt), None, overflow)?,
+            (_, TextForm::Response, _) => self.segments(&input.response, None, overflow)?,
+            (InputShape::Concat, TextForm::PromptResponse, _) => {
+                let joined = format!("{}\n{}", flatten(&input.prompt), input.response);
+                self.segments(&joined, None, overflow)?
+            }
+            (_, TextForm::PromptResponse, _) => {
+                self.segments(&flatten(&input.prompt), Some(&input.response), overflow)?
+            }
+        };
+        if text.ids.is_empty() {
+            (text.ids, text.type_ids) = (vec![self.blank], vec![0]);
+        }
+        Ok(text)
+    }
+
+    /// One or two segments with the tokenizer's own special tokens.
+    fn segments(
+        &self,
+        first: &str,
+        second: Option<&str>,
+        overflow: Overflow,
+    ) -> Result<TokenizedText, InputError> {
+        let first = self.end_of(first)?;
+        let second = second.map(|text| self.end_of(text)).transpose()?;
+        let cut = first.cut || second.as_ref().is_some_and(|segment| segment.cut);
+        let added = self.added_tokens(second.is_some());
+        let second_tokens = second.as_ref().map_or(0, |segment| segment.encoding.len());
+        let full_tokens = first.encoding.len() + second_tokens + added;
+        let truncated = self.check_overflow(full_tokens, cut, overflow)?;
+
+        let room = self.max_tokens - added;
+        let keep_second = second_tokens.min(room);
+        let first = keep_last(first.encoding, room - keep_second);
+        let second = second.map(|segment| {
+            let mut encoding = keep_last(segment.encoding, keep_second);
+            encoding.set_type_ids(vec![1; encoding.len()]); // as the tokenizer does for a pair
+            encoding
+        });
+        let encoding = self.tokenizer.post_process(first, second, true).map_err(|_| InputError::Tokenizer)?;
+        Ok(text_of(&encoding, full_tokens, truncated))
+    }
+
+    /// A conversation as the template writes it.
+    fn chat(
+        &self,
+        template: &ChatTemplate,
+        form: TextForm,
+        input: &EmbedInput,
+        overflow: Overflow,
+    ) -> Result<TokenizedText, InputError> {
+        let mut turns = turns_of(form, input);
+        let cut = self.cut_contents(&mut turns);
+        let encoding = self.encode_chat(&template.render(&turns)?)?;
+        let full_tokens = encoding.len();
+        if !self.check_overflow(full_tokens, cut, overflow)? {
+            return Ok(text_of(&encoding, full_tokens, false));
+        }
+        loop {
+            if let Some(text) = self.shorten_chat(template, &turns, full_tokens)? {
+                return Ok(text);
+            }
+            if !drop_earliest_turns(&mut turns) {
+                return Err(InputError::TooLong { tokens: full_tokens, max_tokens: self.max_tokens });
+            }
+        }
+    }
+
+    /// Leaves out the earliest tokens of contents; `None` if that is not enough.
+    fn shorten_chat(
+        &self,
+        template: &ChatTemplate,
+        turns: &[Turn<'_>],
+        full_tokens: usize,
+    ) -> Result<Option<TokenizedText>, InputError> {
+        let rendered = template.render_with_contents(turns)?;
+        let encoding = self.encode_chat(&rendered.text)?;
+        let mut excess = encoding.len().saturating_sub(self.max_tokens);
+        let mut text = TokenizedText { ids: vec![], type_ids: vec![], full_tokens, truncated: true };
+        for at in 0..encoding.len() {
+            let (start, end) = encoding.get_offsets()[at];
+            // A token that reaches into the template's own text counts as the template's.
+            let is_content = encoding.get_special_tokens_mask()[at] == 0
+                && start < end
+                && rendered.contents.iter().any(|content| content.start <= start && end <= content.end);
+            if is_content && excess > 0 {
+                excess -= 1;
+            } else {
+                text.ids.push(encoding.get_ids()[at]);
+                text.type_ids.push(encoding.get_type_ids()[at]);
+            }
+        }
+        Ok((excess == 0).then_some(text))
+    }
+
+    /// A rendered conversation's tokens; special tokens are added unless the template already wrote the one
+    /// that opens a text.
+    fn encode_chat(&self, text: &str) -> Result<Encoding, InputError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|_| InputError::Tokenizer)?;
+        if self.opening.is_some() && encoding.get_ids().first().copied() == self.opening {
+            return Ok(encoding);
+        }
+        self.tokenizer.post_process(encoding, None, true).map_err(|_| InputError::Tokenizer)
+    }
+
+    /// Bounds the bytes of a conversation's contents, the latest first; says whether something was cut.
+    fn cut_contents(&self, turns: &mut [Turn<'_>]) -> bool {
+        let mut room = self.bytes_read() * MAX_WIDENING;
+        let mut cut = false;
+        for turn in turns.iter_mut().rev() {
+            // A content is never emptied: templates ask whether there is one.
+            let start = end_start(turn.content, room.max(SPACE_WITHIN_BYTES));
+            cut |= start > 0;
+            turn.content = &turn.content[start..];
+            room = room.saturating_sub(turn.content.len());
+        }
+        cut
+    }
+
+    /// A text's tokens, without special ones. Of a very long text only the end is read: far more than the
+    /// window holds, so that what is kept is what the whole text would have given. Only a text with less than
+    /// a token in a thousand bytes, which no language has, can be cut further than it had to be.
+    fn end_of(&self, text: &str) -> Result<Segment, InputError> {
+        let mut bytes = self.bytes_read();
+        let most = bytes * MAX_WIDENING;
+        loop {
+            let start = end_start(text, bytes);
+            let encoding =
+                self.tokenizer.encode_fast(&text[start..], false).map_err(|_| InputError::Tokenizer)?;
+            let enough = encoding.len() >= self.max_tokens + SLACK_TOKENS;
+            if start == 0 || enough || bytes >= most {
+                return Ok(Segment { encoding, cut: start > 0 });
+            }
+            bytes *= 8;
+        }
+    }
+
+    fn bytes_read(&self) -> usize {
+        (self.max_tokens + SLACK_TOKENS) * BYTES_PER_TOKEN
+    }
+
+    /// Whether the text must be cut; an error if it may not be.
+    fn check_overflow(&self, tokens: usize, cut: bool, overflow: Overflow) -> Result<bool, InputError> {
+        let truncated = cut || tokens > self.max_tokens;
+        if truncated && overflow == Overflow::Error {
+            let tokens = tokens.max(self.max_tokens + 1);
+            return Err(InputError::TooLong { tokens, max_tokens: self.max_tokens });
+        }
+        Ok(truncated)
+    }
+
+    fn added_tokens(&self, pair: bool) -> usize {
+        self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
+    }
+}
+
+/// A chat as plain text, for backbones without a template: one `role: content` a message, joined by newlines.
+fn flatten(prompt: &Prompt) -> Cow<'_, str> {
+    match prompt {
+        Prompt::Text(text) => Cow::Borrowed(text),
+        Prompt::Chat(messages) => {
+            let line = |message: &Message| format!("{}: {}", message.role, message.content);
+            Cow::Owned(messages.iter().map(line).collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+/// The turns of a form: a prompt that is a text is one user turn, the response one assistant turn.
+fn turns_of(form: TextForm, input: &EmbedInput) -> Vec<Turn<'_>> {
+    let mut turns = Vec::new();
+    if form != TextForm::Response {
+        match &*input.prompt {
+            Prompt::Text(text) => turns.push(Turn { role: "user", content: text }),
+            Prompt::Chat(messages) => {
+                turns.extend(messages.iter().map(|Message { role, content }| Turn { role, content }));
+            }
+        }
+    }
+    if form != TextForm::Prompt {
+        turns.push(Turn { role: "assistant", content: &input.response });
+    }
+    turns
+}
+
+/// Drops half of the turns between a leading system turn and the last turn, the earliest first and an even
+/// number where roles may have to alternate; whether there was one to drop.
+fn drop_earliest_turns(turns: &mut Vec<Turn<'_>>) -> bool {
+    let keep = usize::from(turns.first().is_some_and(|turn| turn.role == "system"));
+    let between = turns.len().saturating_sub(keep + 1);
+    if between == 0 {
+        return false;
+    }
+    let drop = between.div_ceil(2).next_multiple_of(2).min(between);
+    turns.drain(keep..keep + drop);
+    true
+}
+
+/// Where the last `bytes` of a text start, moved on to a space if one is near.
+fn end_start(text: &str, bytes: usize) -> usize {
+    let Some(at) = text.len().checked_sub(bytes).filter(|at| *at > 0) else { return 0 };
+    let start = text.ceil_char_boundary(at);
+    let near = text.floor_char_boundary(start + SPACE_WITHIN_BYTES.min(bytes / 2));
+    text[start..near].find(char::is_whitespace).map_or(start, |space| start + space)
+}
+
+#[expect(clippy::default_trait_access, reason = "the map's type is not ours to name")]
+fn keep_last(encoding: Encoding, tokens: usize) -> Encoding {
+    let Some(start) = encoding.len().checked_sub(tokens).filter(|start| *start > 0) else {
+        return encoding;
+    };
+    Encoding::new(
+        encoding.get_ids()[start..].to_vec(),
+        encoding.get_type_ids()[start..].to_vec(),
+        encoding.get_tokens()[start..].to_vec(),
+        encoding.get_word_ids()[start..].to_vec(),
+        encoding.get_offsets()[start..].to_vec(),
+        encoding.get_special_tokens_mask()[start..].to_vec(),
+        encoding.get_attention_mask()[start..].to_vec(),
+        Vec::new(),
+        Default::default(),
+    )
+}
+
+fn text_of(encoding: &Encoding, full_tokens: usize, truncated: bool) -> TokenizedText {
+    let (ids, type_ids) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
+    TokenizedText { ids, type_ids, full_tokens, truncated }
+}
+
+#[cfg(test)]
+#[path = "tokenize_tests.rs"]
+mod tests;

@@ -1,0 +1,232 @@
+//! Laws of cutting, on the small backbones of `tests/fixtures`. No model runs here.
+
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+
+static ENCODER: LazyLock<TextTokenizer> = LazyLock::new(|| open("tiny-encoder"));
+static DECODER: LazyLock<TextTokenizer> = LazyLock::new(|| open("tiny-decoder"));
+
+fn open(name: &str) -> TextTokenizer {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let folder = BackboneFolder::open(&folder).unwrap();
+    let template = folder.read_template().unwrap();
+    TextTokenizer::open(&folder, template).unwrap()
+}
+
+fn concat() -> TextTokenizer {
+    let mut tokenizer = open("tiny-encoder");
+    tokenizer.shape = InputShape::Concat;
+    tokenizer
+}
+
+fn input(form: TextForm, prompt: &str, response: &str) -> EmbedInput {
+    EmbedInput { form, prompt: Arc::new(Prompt::Text(prompt.into())), response: response.into() }
+}
+
+fn chat(messages: &[(&str, &str)], response: &str) -> EmbedInput {
+    let message =
+        |(role, content): &(&str, &str)| Message { role: (*role).into(), content: (*content).into() };
+    let prompt = Arc::new(Prompt::Chat(messages.iter().map(message).collect()));
+    EmbedInput { form: TextForm::PromptResponse, prompt, response: response.into() }
+}
+
+fn read(tokenizer: &TextTokenizer, input: &EmbedInput) -> TokenizedText {
+    tokenizer.tokenize(input, Overflow::Truncate).unwrap()
+}
+
+fn plain_ids(tokenizer: &TextTokenizer, text: &str) -> Vec<u32> {
+    tokenizer.tokenizer.encode(text, false).unwrap().get_ids().to_vec()
+}
+
+fn id(tokenizer: &TextTokenizer, token: &str) -> u32 {
+    tokenizer.tokenizer.token_to_id(token).unwrap()
+}
+
+/// The longest end of `all` that `ids` ends with must be all of `ids`.
+fn is_end_of(ids: &[u32], all: &[u32]) -> bool {
+    all.ends_with(ids)
+}
+
+fn words() -> impl Strategy<Value = String> {
+    prop::collection::vec(
+        prop::sample::select(vec!["fish", "river", "the", "xyz", "é", "魚", "!", "🐟", "12"]),
+        0..120,
+    )
+    .prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #[test]
+    fn a_pair_loses_the_prompts_start_first_then_the_responses(prompt in words(), response in words()) {
+        let tokenizer = &*ENCODER;
+        let text = read(tokenizer, &input(TextForm::PromptResponse, &prompt, &response));
+        let (cls, sep) = (id(tokenizer, "[CLS]"), id(tokenizer, "[SEP]"));
+        prop_assert!(text.ids.len() <= tokenizer.max_tokens);
+        prop_assert_eq!(text.ids[0], cls);
+        let parts: Vec<&[u32]> = text.ids[1..].split(|token| *token == sep).collect();
+        prop_assert_eq!(parts.len(), 3); // prompt, response, nothing after the closing token
+        let (all_prompt, all_response) = (plain_ids(tokenizer, &prompt), plain_ids(tokenizer, &response));
+        prop_assert!(is_end_of(parts[0], &all_prompt) && is_end_of(parts[1], &all_response));
+        let full = all_prompt.len() + all_response.len() + 3;
+        prop_assert_eq!((text.full_tokens, text.truncated), (full, full > tokenizer.max_tokens));
+        if text.truncated {
+            prop_assert_eq!(text.ids.len(), tokenizer.max_tokens);
+            prop_assert!(parts[0].is_empty() || parts[1].len() == all_response.len());
+        } else {
+            prop_assert_eq!(parts[0].len() + parts[1].len() + 3, full);
+        }
+        let second = text.type_ids.iter().filter(|type_id| **type_id == 1).count();
+        prop_assert_eq!(second, parts[1].len() + 1);
+    }
+
+    #[test]
+    fn one_text_keeps_its_end(prompt in words(), response in words()) {
+        let tokenizer = concat();
+        let text = read(&tokenizer, &input(TextForm::PromptResponse, &prompt, &response));
+        let all = plain_ids(&tokenizer, &format!("{prompt}\n{response}"));
+        prop_assert!(text.ids.len() <= tokenizer.max_tokens);
+        prop_assert!(is_end_of(&text.ids[1..text.ids.len() - 1], &all));
+        prop_assert_eq!(text.truncated, all.len() + 2 > tokenizer.max_tokens);
+    }
+
+    #[test]
+    fn a_chat_keeps_what_the_template_wrote(system in words(), prompt in words(), response in words()) {
+        let tokenizer = &*DECODER;
+        let text = read(tokenizer, &chat(&[("system", &system), ("user", &prompt)], &response));
+        prop_assert!(text.ids.len() <= tokenizer.max_tokens);
+        prop_assert_eq!(text.ids[0], id(tokenizer, "<s>"));
+        prop_assert_eq!(text.ids.iter().filter(|token| **token == id(tokenizer, "<s>")).count(), 1);
+        let closing = [id(tokenizer, "<|im_end|>"), id(tokenizer, "</s>")];
+        prop_assert!(text.ids.ends_with(&closing));
+        for (role, content) in [("system", &system), ("user", &prompt), ("assistant", &response)] {
+            let frame = plain_ids(tokenizer, &format!("<|im_start|>{role}\n"));
+            prop_assert!(text.ids.windows(frame.len()).any(|window| window == frame), "{} {}", role, content);
+        }
+        prop_assert!(!text.truncated || text.ids.len() == tokenizer.max_tokens);
+        let head = plain_ids(tokenizer, "<|im_start|>assistant\n");
+        let start = text.ids.windows(head.len()).rposition(|window| window == head).unwrap() + head.len();
+        let kept = &text.ids[start..text.ids.len() - 2];
+        let all = plain_ids(tokenizer, &format!("<|im_start|>assistant\n{}", response.trim()));
+        prop_assert!(is_end_of(kept, &all));
+    }
+}
+
+#[test]
+fn the_first_contents_of_a_chat_go_before_the_later_ones() {
+    let long = "the river ".repeat(20);
+    let text = read(&DECODER, &chat(&[("user", &long), ("assistant", "one"), ("user", "two")], "three"));
+    assert!(text.truncated);
+    for kept in ["one", "two", "three"] {
+        let ids = plain_ids(&DECODER, kept);
+        assert!(text.ids.windows(ids.len()).any(|window| window == ids), "{kept}");
+    }
+}
+
+#[test]
+fn a_chat_of_too_many_turns_loses_the_earliest() {
+    let mut messages = vec![("system", "be kind")];
+    for _ in 0..40 {
+        messages.extend([("user", "a"), ("assistant", "b")]);
+    }
+    messages.push(("user", "last"));
+    let text = read(&DECODER, &chat(&messages, "end"));
+    assert!(text.truncated && text.ids.len() <= DECODER.max_tokens);
+    let decoded = DECODER.tokenizer.decode(&text.ids, false).unwrap();
+    assert!(decoded.starts_with("<s><|im_start|>system\n"), "{decoded}");
+    assert!(decoded.ends_with("<|im_start|>assistant\nend<|im_end|></s>"), "{decoded}");
+}
+
+#[test]
+fn a_chats_parts_stand_alone() {
+    let decoded = |form| {
+        let text = read(&DECODER, &input(form, "hi", "yo"));
+        DECODER.tokenizer.decode(&text.ids, false).unwrap()
+    };
+    assert_eq!(decoded(TextForm::Prompt), "<s><|im_start|>user\nhi<|im_end|></s>");
+    assert_eq!(decoded(TextForm::Response), "<s><|im_start|>assistant\nyo<|im_end|></s>");
+}
+
+#[test]
+fn a_lone_form_is_one_segment() {
+    let whole = |form| read(&ENCODER, &input(form, "fish", "river")).ids;
+    let segment = |text: &str| ENCODER.tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    assert_eq!(whole(TextForm::Prompt), segment("fish"));
+    assert_eq!(whole(TextForm::Response), segment("river"));
+}
+
+#[test]
+fn a_chat_prompt_without_a_template_is_a_line_a_message() {
+    let messages = [("system", "be kind"), ("user", "fish")];
+    assert_eq!(flatten(&chat(&messages, "").prompt), "system: be kind\nuser: fish");
+}
+
+#[test]
+fn a_text_that_does_not_fit_is_an_error_where_that_is_asked_for() {
+    let long = input(TextForm::PromptResponse, &"fish ".repeat(100), "river");
+    let error = ENCODER.tokenize(&long, Overflow::Error).unwrap_err();
+    assert_eq!(error, InputError::TooLong { tokens: 104, max_tokens: 64 });
+    let long = chat(&[("user", &"the ".repeat(100))], "river");
+    assert!(matches!(DECODER.tokenize(&long, Overflow::Error), Err(InputError::TooLong { .. })));
+    let short = input(TextForm::PromptResponse, "fish", "river");
+    assert!(!ENCODER.tokenize(&short, Overflow::Error).unwrap().truncated);
+}
+
+#[test]
+fn a_text_without_tokens_still_has_one() {
+    let mut tokenizer = open("tiny-decoder");
+    tokenizer.shape = InputShape::Concat;
+    tokenizer.tokenizer.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+    let text = read(&tokenizer, &input(TextForm::Prompt, "", ""));
+    assert_eq!(text.ids, [tokenizer.blank]);
+}
+
+#[test]
+fn an_unknown_role_is_refused_in_the_templates_words() {
+    let error = DECODER.tokenize(&chat(&[("wizard", "hi")], "yo"), Overflow::Truncate).unwrap_err();
+    assert!(matches!(&error, InputError::Template(reason) if !reason.contains("wizard")), "{error}");
+}
+
+#[test]
+fn of_an_absurdly_long_text_only_the_end_is_read_and_nothing_changes() {
+    let sentence = "The river, 12 fish and a trout: why is it green? ";
+    let long = sentence.repeat(2_000);
+    for (tokenizer, form) in [
+        (&*ENCODER, TextForm::PromptResponse),
+        (&*ENCODER, TextForm::Response),
+        (&*DECODER, TextForm::Response),
+    ] {
+        // What the whole text gives, when it is cut by tokens alone.
+        let whole = plain_ids(tokenizer, long.trim());
+        let text = read(tokenizer, &input(form, &long, &long));
+        let closing = if tokenizer.template.is_some() { 2 } else { 1 };
+        let kept = &text.ids[text.ids.len() - closing - 40..text.ids.len() - closing];
+        assert!(text.truncated && whole.ends_with(kept));
+    }
+}
+
+#[test]
+fn ten_megabytes_do_not_take_seconds() {
+    let huge = ["a ", " ", "a", "é魚🐟"].map(|part| part.repeat((10 << 20) / part.len()));
+    let started = Instant::now();
+    for text in &huge {
+        for tokenizer in [&*ENCODER, &*DECODER] {
+            assert!(read(tokenizer, &input(TextForm::PromptResponse, text, text)).truncated);
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(seconds < 20.0, "{seconds} s for {} texts, unoptimised", 4 * huge.len());
+}
+
+#[test]
+fn the_end_of_a_text_starts_at_a_character() {
+    let text = "é".repeat(1000);
+    let start = end_start(&text, 101);
+    assert!(text.is_char_boundary(start) && start >= 2000 - 101);
+    assert_eq!(end_start("short", 100), 0);
+    assert_eq!(end_start("ab cd ef", 4), 5);
+}

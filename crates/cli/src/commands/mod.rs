@@ -1,0 +1,27 @@
+//! One file per subcommand.
+
+pub mod backbone;
+pub mod demo;
+pub mod embed;
+pub mod eval;
+pub mod openapi;
+pub mod serve;
+pub mod train;
+
+use anyhow::Context;
+use polyreward_backbone::Backbone;
+
+use crate::config::Config;
+
+/// Opens the configured backbone; says how to get the default one.
+fn open_backbone(config: &Config) -> anyhow::Result<Backbone> {
+    let path = &config.backbone.path;
+    if !path.is_dir() {
+        anyhow::bail!(
+            "there is no backbone folder {}; `make setup` builds the default one, --backbone names another",
+            path.display()
+        );
+    }
+    Backbone::open(path, &config.backbone.options())
+        .with_context(|| format!("the backbone {}", path.display()))
+}

@@ -1,0 +1,146 @@
+//! `polyreward serve`: the HTTP server.
+
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use polyreward_http::{AppState, Drained, Limits, ServeOptions, install_metrics};
+use polyreward_service::ModelRegistry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    commands::open_backbone,
+    config::{self, Config, Overrides, PathOverride, ServerOverrides, UsageError},
+};
+
+/// Answer HTTP requests for rewards
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Configuration file; by default ./polyreward.toml, where it exists
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<String>,
+    /// Folder of model folders
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// Backbone folder
+    #[arg(long, value_name = "DIR")]
+    backbone: Option<PathBuf>,
+    /// Listen beyond loopback though anybody may then ask
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Print the configuration that results, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let overrides = Overrides {
+        server: ServerOverrides {
+            bind: arguments.bind,
+            insecure_no_auth: arguments.insecure_no_auth.then_some(true),
+        },
+        backbone: PathOverride { path: arguments.backbone },
+        models: PathOverride { path: arguments.models },
+    };
+    let config = config::load(arguments.config.as_deref(), &overrides)?;
+    if arguments.print_config {
+        print!("{}", toml::to_string_pretty(&config)?);
+        return Ok(());
+    }
+    let address = listen_address(&config)?;
+    start_logging();
+    let metrics = install_metrics()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // The port before the models: a busy one should not cost a start-up.
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let stop = stop_signal()?;
+        let backbone = open_backbone(&config)?;
+        let registry = Arc::new(
+            ModelRegistry::open(&config.models.path, backbone.info().clone())
+                .with_context(|| format!("the models folder {}", config.models.path.display()))?,
+        );
+        if registry.registered().models().next().is_none() {
+            tracing::warn!("no model is loaded; /ready says so until POST /models/reload finds one");
+        }
+        let limits = Limits {
+            max_batch: config.server.max_batch,
+            max_body_bytes: config.server.max_body_bytes,
+            max_in_flight: config.server.max_in_flight,
+            ..Limits::default()
+        };
+        let options = ServeOptions {
+            drain: Duration::from_secs(config.server.drain_seconds),
+            ..ServeOptions::default()
+        };
+        let state = AppState::new(registry, backbone.clone(), limits, metrics);
+        announce(&listener)?;
+        let drained = polyreward_http::serve(listener, state, options, stop).await;
+        backbone.shutdown();
+        match drained {
+            Drained::Clean => Ok(()),
+            Drained::CutOff { connections } => {
+                anyhow::bail!("{connections} connections were cut off at the end of the drain")
+            }
+        }
+    })
+}
+
+/// The address to listen on; refused where everybody on a network could ask and no key is configured.
+fn listen_address(config: &Config) -> anyhow::Result<SocketAddr> {
+    let text = &config.server.bind;
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| UsageError(format!("server.bind: {text:?} is not an address like 127.0.0.1:8080")))?;
+    if !address.ip().is_loopback() && !config.server.insecure_no_auth {
+        let detail = format!(
+            "server.bind: {address} is not loopback and no keys are configured, so anybody could ask; \
+             --insecure-no-auth allows it"
+        );
+        return Err(UsageError(detail).into());
+    }
+    Ok(address)
+}
+
+/// For whoever started the server to read: a port of 0 is known only now.
+fn announce(listener: &TcpListener) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "polyreward {} listening on http://{}", env!("CARGO_PKG_VERSION"), listener.local_addr()?)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Done on the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+        }
+    })
+}
+
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("POLYREWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,253 @@
+//! `polyreward train`: comparisons in, model folders out.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, bail, ensure};
+use polyreward_backbone::Backbone;
+use polyreward_domain::{ComparisonRecord, HeadFamily, Split, TextForms};
+use polyreward_heads::{BackboneCard, ModelCard, Person};
+use polyreward_service::embed_corpus;
+use polyreward_training::{
+    HoldOut, ModelFolder, Progress as TrainingProgress, Provenance, Trained, TrainingData, fit_bt,
+    write_model,
+};
+
+use crate::{
+    commands::open_backbone,
+    config::{self, Config, Overrides, PathOverride, UsageError},
+    dataset,
+    progress::Progress,
+    table,
+};
+
+/// Train heads on comparisons and write model folders
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// JSONL files of comparisons, plain or gzipped; records of the splits context and query are left out
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Heads to train, comma separated, or all
+    #[arg(long, default_value = "all", value_name = "HEADS")]
+    heads: String,
+    /// Folder to write model folders to
+    #[arg(long, default_value = "models", value_name = "DIR")]
+    out: PathBuf,
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Backbone folder
+    #[arg(long, value_name = "DIR")]
+    backbone: Option<PathBuf>,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// The heads this build can train.
+const TRAINABLE: [HeadFamily; 1] = [HeadFamily::Bt];
+
+/// Trains every head that was asked for; one that is there already, from the same inputs, is not trained again.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let heads = parse_heads(&arguments.heads)?;
+    let overrides =
+        Overrides { backbone: PathOverride { path: arguments.backbone.clone() }, ..Overrides::default() };
+    let config = config::load(arguments.config.as_deref(), &overrides)?;
+    let dataset = dataset::read(&arguments.data)?;
+    let records: Vec<ComparisonRecord> = dataset
+        .records
+        .into_iter()
+        .filter(|record| matches!(record.split, None | Some(Split::Train)))
+        .collect();
+    let backbone = open_backbone(&config)?;
+    let card = BackboneCard {
+        name: backbone.info().name.clone(),
+        hash: backbone.info().hash.clone(),
+        dim: backbone.info().dim,
+    };
+    fs::create_dir_all(&arguments.out).with_context(|| format!("creating {}", arguments.out.display()))?;
+    let provenance = |head: HeadFamily| Provenance {
+        name: head.as_str().parse().expect("a family's name is a model name"),
+        backbone: card.clone(),
+        data_sha256: dataset.sha256.clone(),
+        seed: arguments.seed,
+        polyreward_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut missing = Vec::new();
+    for head in heads {
+        match trained_before(&arguments.out, head, &provenance(head), &config)? {
+            Some(path) => eprintln!("{head}: is there already, from the same inputs: {}", path.display()),
+            None => missing.push(head),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let data = embed(&backbone, &records, forms_of(&missing, &config))?;
+    let hold_out = HoldOut::choose(&data.people, arguments.seed)?;
+    eprintln!(
+        "training on {} people ({} comparisons), {} people held out, {} comparisons of trained people kept out",
+        hold_out.training.len(),
+        hold_out.training_rows(&data.people).len(),
+        hold_out.validation.len(),
+        hold_out.held_out.iter().map(Vec::len).sum::<usize>(),
+    );
+    let mut rows = Vec::new();
+    for head in missing {
+        let started = Instant::now();
+        let trained = fit(head, &data, &hold_out, &config, arguments.seed)?;
+        let folder = write_model(&arguments.out, &trained, &data, &hold_out, &provenance(head))?;
+        rows.push(row_of(&folder, started.elapsed().as_secs_f64()));
+    }
+    let header = ["model", "held-out people", "95 % interval", "seen people", "95 % interval", "seconds"];
+    print!("{}", table::render(&header.map(str::to_owned), &rows));
+    Ok(())
+}
+
+fn parse_heads(text: &str) -> anyhow::Result<Vec<HeadFamily>> {
+    if text == "all" {
+        return Ok(TRAINABLE.to_vec());
+    }
+    let mut heads = Vec::new();
+    for name in text.split(',') {
+        let head: HeadFamily =
+            name.trim().parse().map_err(|error| UsageError(format!("--heads: {error}")))?;
+        if !TRAINABLE.contains(&head) {
+            return Err(UsageError(format!("--heads: this version does not train {head} yet")).into());
+        }
+        if !heads.contains(&head) {
+            heads.push(head);
+        }
+    }
+    Ok(heads)
+}
+
+fn forms_of(heads: &[HeadFamily], config: &Config) -> TextForms {
+    heads
+        .iter()
+        .map(|head| match head {
+            HeadFamily::Bt => TextForms::only(config.train.bt.text_form),
+            _ => TextForms::default(),
+        })
+        .fold(TextForms::default(), TextForms::union)
+}
+
+/// A folder that an earlier run wrote from the same data, seed, backbone and configuration.
+fn trained_before(
+    out: &Path,
+    head: HeadFamily,
+    provenance: &Provenance,
+    config: &Config,
+) -> anyhow::Result<Option<PathBuf>> {
+    let folder = out.join(provenance.name.as_str());
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        let Ok(bytes) = fs::read(path.join("model.json")) else { continue };
+        let Ok(card) = ModelCard::from_json(&bytes) else { continue };
+        let wanted = serde_json::to_value(match head {
+            HeadFamily::Bt => &config.train.bt,
+            _ => bail!("this version does not train {head} yet"),
+        })?;
+        let same = card.training_data.sha256 == provenance.data_sha256
+            && card.seed == provenance.seed
+            && card.backbone == provenance.backbone
+            && card.polyreward_version == provenance.polyreward_version
+            && card.training["config"] == wanted;
+        let whole =
+            fs::read(path.join("head.safetensors")).is_ok_and(|weights| card.check_weights(&weights).is_ok());
+        if same && whole {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn embed(
+    backbone: &Backbone,
+    records: &[ComparisonRecord],
+    forms: TextForms,
+) -> anyhow::Result<TrainingData> {
+    ensure!(
+        !records.is_empty(),
+        "the data cannot be trained on: every record is of the splits context or query"
+    );
+    let mut progress = Progress::start("embedding", 0);
+    let corpus =
+        embed_corpus(backbone, records, forms, &mut |done, total| progress.set(done, total, "texts"))?;
+    progress.finish(&format!("{} texts, {} of them cut to the window", corpus.texts, corpus.truncated));
+    let mut position: HashMap<&str, usize> = HashMap::new();
+    let mut people: Vec<Person> = Vec::new();
+    let mut ties = 0;
+    for (record, comparison) in records.iter().zip(corpus.comparisons) {
+        let at = *position.entry(record.user_id.as_str()).or_insert_with(|| {
+            people.push(Person {
+                user_id: record.user_id.clone(),
+                attributes: record.attributes.clone(),
+                comparisons: Vec::new(),
+            });
+            people.len() - 1
+        });
+        if comparison.chosen == comparison.rejected {
+            ties += 1;
+        } else {
+            people[at].comparisons.push(comparison);
+        }
+    }
+    if ties > 0 {
+        eprintln!("{ties} comparisons of a text with itself teach nothing and are left out");
+    }
+    Ok(TrainingData { items: corpus.items, people })
+}
+
+fn fit(
+    head: HeadFamily,
+    data: &TrainingData,
+    hold_out: &HoldOut,
+    config: &Config,
+    seed: u64,
+) -> anyhow::Result<Trained> {
+    let mut progress = Progress::start(head.as_str(), 1);
+    let mut last = String::new();
+    let mut hear = |event: TrainingProgress| {
+        let TrainingProgress::Epoch {
+            candidate,
+            epoch,
+            epochs,
+            loss,
+            validation_accuracy,
+            validation_log_loss,
+        } = event;
+        last = format!(
+            "{candidate}: loss {loss:.4}, held-out people: accuracy {validation_accuracy:.4}, log loss {validation_log_loss:.4}"
+        );
+        progress.set(epoch, epochs, &last);
+    };
+    let trained = match head {
+        HeadFamily::Bt => {
+            let (fitted, report) = fit_bt(data, hold_out, &config.train.bt, seed, &mut hear)?;
+            Trained { head: Box::new(fitted), report }
+        }
+        other => bail!("this version does not train {other} yet"),
+    };
+    progress.finish(&last);
+    Ok(trained)
+}
+
+fn row_of(folder: &ModelFolder, seconds: f64) -> Vec<String> {
+    let mut row = vec![folder.model.to_string()];
+    for summary in [&folder.evaluation.validation, &folder.evaluation.seen_people] {
+        let accuracy = summary.as_ref().map(|summary| format!("{:.3}", summary.accuracy));
+        let interval = summary.as_ref().and_then(|summary| summary.accuracy_ci);
+        row.push(accuracy.unwrap_or_default());
+        row.push(interval.map(|[low, high]| format!("{low:.3}-{high:.3}")).unwrap_or_default());
+    }
+    row.push(format!("{seconds:.1}"));
+    row
+}

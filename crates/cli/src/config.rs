@@ -1,0 +1,324 @@
+//! Configuration: defaults, then `polyreward.toml`, then `POLYREWARD_*`, then flags; the later wins.
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment,
+    error::Kind,
+    providers::{Env, Format, Serialized, Toml},
+};
+use polyreward_backbone::BackboneOptions;
+use polyreward_training::BtConfig;
+use serde::{Deserialize, Serialize};
+
+/// The file that is read when none is named, if it exists.
+const DEFAULT_FILE: &str = "polyreward.toml";
+
+/// A configuration that cannot be used; the command line answers it with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: Server,
+    /// The text encoder.
+    pub backbone: Backbone,
+    /// The trained models.
+    pub models: Models,
+    /// Training.
+    pub train: Train,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address to listen on; port 0 picks a free one.
+    pub bind: String,
+    /// Listen beyond loopback though no key is asked for.
+    pub insecure_no_auth: bool,
+    /// Bytes of a request body at most.
+    pub max_body_bytes: usize,
+    /// (prompt, response) texts in one request at most.
+    pub max_batch: usize,
+    /// Requests answered at once at most; more are refused with 503.
+    pub max_in_flight: usize,
+    /// Seconds that requests in flight have to finish after SIGTERM.
+    pub drain_seconds: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            bind: "127.0.0.1:8080".into(),
+            insecure_no_auth: false,
+            max_body_bytes: 16 << 20,
+            max_batch: 1024,
+            max_in_flight: 1024,
+            drain_seconds: 30,
+        }
+    }
+}
+
+/// The text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backbone {
+    /// The backbone folder; by default the one that `make setup` builds.
+    pub path: PathBuf,
+    /// ONNX Runtime's shared library; by default `ORT_DYLIB_PATH`, else the one that `make setup` fetches.
+    pub library: Option<PathBuf>,
+    /// Sessions, each with its own thread; 0 is one a core, at most 8.
+    pub sessions: usize,
+    /// Threads inside a session.
+    pub intra_threads: usize,
+    /// Threads that tokenize.
+    pub tokenizer_threads: usize,
+    /// Padded tokens in a batch at most.
+    pub max_batch_tokens: usize,
+    /// Texts waiting at most; more are refused with 503.
+    pub max_queued_texts: usize,
+    /// Bytes of embeddings kept in memory at most.
+    pub cache_bytes: u64,
+}
+
+/// Where `make setup` puts what it fetches and builds.
+fn cache_folder() -> PathBuf {
+    std::env::var_os("POLYREWARD_CACHE").map_or_else(|| PathBuf::from(".cache"), PathBuf::from)
+}
+
+impl Default for Backbone {
+    fn default() -> Self {
+        let options = BackboneOptions::default();
+        Self {
+            path: cache_folder().join("backbones").join("all-minilm-l6-v2-int8"),
+            library: None,
+            sessions: 0,
+            intra_threads: options.intra_threads,
+            tokenizer_threads: options.tokenizer_threads,
+            max_batch_tokens: options.max_batch_tokens,
+            max_queued_texts: options.max_queued_texts,
+            cache_bytes: options.cache_bytes,
+        }
+    }
+}
+
+impl Backbone {
+    /// What the backbone crate wants to know.
+    pub fn options(&self) -> BackboneOptions {
+        let defaults = BackboneOptions::default();
+        let cached = cache_folder().join("onnxruntime").join(if cfg!(target_os = "macos") {
+            "libonnxruntime.dylib"
+        } else {
+            "libonnxruntime.so"
+        });
+        let found = || (std::env::var_os("ORT_DYLIB_PATH").is_none() && cached.exists()).then_some(cached);
+        BackboneOptions {
+            sessions: if self.sessions == 0 { defaults.sessions } else { self.sessions },
+            intra_threads: self.intra_threads,
+            tokenizer_threads: self.tokenizer_threads,
+            max_batch_tokens: self.max_batch_tokens,
+            max_queued_texts: self.max_queued_texts,
+            cache_bytes: self.cache_bytes,
+            library: self.library.clone().or_else(found),
+        }
+    }
+}
+
+/// The trained models.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Models {
+    /// The folder of model folders.
+    pub path: PathBuf,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self { path: "models".into() }
+    }
+}
+
+/// Training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Train {
+    /// The Bradley-Terry head.
+    pub bt: BtConfig,
+}
+
+/// Flags that stand above file and environment; `None` is a flag that was not given.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Overrides {
+    /// `server.*`
+    #[serde(skip_serializing_if = "is_default")]
+    pub server: ServerOverrides,
+    /// `backbone.*`
+    #[serde(skip_serializing_if = "is_default")]
+    pub backbone: PathOverride,
+    /// `models.*`
+    #[serde(skip_serializing_if = "is_default")]
+    pub models: PathOverride,
+}
+
+/// `server.*` on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ServerOverrides {
+    /// `--bind`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+    /// `--insecure-no-auth`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_no_auth: Option<bool>,
+}
+
+/// A folder on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PathOverride {
+    /// `--backbone`, `--models`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Reads the configuration.
+///
+/// # Errors
+/// [`UsageError`]: a file that was named and is not there, an unknown key (with the nearest known one), a value of
+/// the wrong type; each with the source it came from.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Config> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    match file {
+        Some(file) if !file.is_file() => {
+            return Err(UsageError(format!("there is no configuration file {}", file.display())).into());
+        }
+        Some(file) => figment = figment.merge(Toml::file_exact(file)),
+        None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+        None => (),
+    }
+    check_environment()?;
+    let environment = Env::prefixed("POLYREWARD_").filter(|key| key.as_str().contains("__")).split("__");
+    let config = figment
+        .merge(environment)
+        .merge(Serialized::defaults(overrides))
+        .extract::<Config>()
+        .map_err(|error| UsageError(describe(error)))?;
+    check(&config)?;
+    Ok(config)
+}
+
+/// Variables of the environment that are no settings.
+const OTHER_VARIABLES: [&str; 2] = ["POLYREWARD_CACHE", "POLYREWARD_LOG"];
+
+/// A misspelt variable must not be passed over in silence.
+fn check_environment() -> Result<(), UsageError> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("POLYREWARD_")) {
+        if !name.contains("__") && !OTHER_VARIABLES.contains(&name.as_str()) {
+            return Err(UsageError(format!(
+                "configuration: {name} is not a variable of ours; a setting is POLYREWARD_SECTION__KEY, \
+                 as POLYREWARD_SERVER__BIND"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check(config: &Config) -> Result<(), UsageError> {
+    let positive = [
+        ("server.max_body_bytes", config.server.max_body_bytes),
+        ("server.max_batch", config.server.max_batch),
+        ("server.max_in_flight", config.server.max_in_flight),
+        ("backbone.intra_threads", config.backbone.intra_threads),
+        ("backbone.tokenizer_threads", config.backbone.tokenizer_threads),
+        ("backbone.max_batch_tokens", config.backbone.max_batch_tokens),
+        ("backbone.max_queued_texts", config.backbone.max_queued_texts),
+    ];
+    match positive.into_iter().find(|(_, value)| *value == 0) {
+        Some((key, _)) => Err(UsageError(format!("configuration: {key} is at least 1"))),
+        None => Ok(()),
+    }
+}
+
+/// Each of figment's errors with its key, its source and, for an unknown key, the nearest known one.
+fn describe(errors: figment::Error) -> String {
+    let line = |error: figment::Error| {
+        let mut path = error.path.clone();
+        let detail = match &error.kind {
+            Kind::UnknownField(field, known) => {
+                if path.last() != Some(field) {
+                    path.push(field.clone());
+                }
+                let near = known
+                    .iter()
+                    .max_by(|a, b| strsim::jaro_winkler(field, a).total_cmp(&strsim::jaro_winkler(field, b)));
+                match near {
+                    Some(near) => format!("is not a key; did you mean {near}?"),
+                    None => "is not a key".to_owned(),
+                }
+            }
+            kind => kind.to_string(),
+        };
+        let source = error.metadata.as_ref().map_or_else(String::new, |metadata| {
+            let place = metadata.source.as_ref().map(|source| format!(" {source}")).unwrap_or_default();
+            format!(" (in {}{place})", metadata.name)
+        });
+        format!("configuration: {}: {detail}{source}", path.join("."))
+    };
+    errors.into_iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load_text(text: &str, overrides: &Overrides) -> anyhow::Result<Config> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        load(Some(file.path()), overrides)
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let text = "[server]\nbind = \"127.0.0.1:1\"\nmax_batch = 7\n";
+        let config = load_text(text, &Overrides::default()).unwrap();
+        assert_eq!((config.server.bind.as_str(), config.server.max_batch), ("127.0.0.1:1", 7));
+        assert_eq!(config.server.max_in_flight, Server::default().max_in_flight);
+        let server = ServerOverrides { bind: Some("127.0.0.1:2".into()), ..ServerOverrides::default() };
+        let config = load_text(text, &Overrides { server, ..Overrides::default() }).unwrap();
+        assert_eq!((config.server.bind.as_str(), config.server.max_batch), ("127.0.0.1:2", 7));
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        let error = load_text("[server]\nmax_bacth = 7\n", &Overrides::default()).unwrap_err();
+        assert!(error.is::<UsageError>());
+        let text = error.to_string();
+        assert!(text.contains("server.max_bacth") && text.contains("did you mean max_batch?"), "{text}");
+        let text = load_text("[sever]\n", &Overrides::default()).unwrap_err().to_string();
+        assert!(text.contains("did you mean server?"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_or_range_is_refused_by_name() {
+        let text =
+            load_text("[server]\nmax_batch = \"many\"\n", &Overrides::default()).unwrap_err().to_string();
+        assert!(text.contains("server.max_batch"), "{text}");
+        let text = load_text("[server]\nmax_batch = 0\n", &Overrides::default()).unwrap_err().to_string();
+        assert!(text.contains("server.max_batch is at least 1"), "{text}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        assert!(load(Some(Path::new("no-such.toml")), &Overrides::default()).unwrap_err().is::<UsageError>());
+    }
+}

@@ -1,0 +1,52 @@
+//! Progress: a bar on a terminal, plain lines elsewhere.
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How often a log without a terminal gets a line.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Progress of one piece of work.
+pub struct Progress {
+    bar: ProgressBar,
+    label: String,
+    terminal: bool,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// Begins to show progress under a label.
+    pub fn start(label: &str, total: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(
+            Some(total as u64),
+            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+        );
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} {eta}")
+            .expect("the template is a constant");
+        bar.set_style(style);
+        bar.set_prefix(label.to_owned());
+        Self { bar, label: label.to_owned(), terminal, last_line: Instant::now() }
+    }
+
+    /// Says how far the work is.
+    pub fn set(&mut self, done: usize, total: usize, message: &str) {
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(message.to_owned());
+        if !self.terminal && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{}: {done}/{total} {message}", self.label);
+        }
+    }
+
+    /// Ends with a line that stays.
+    pub fn finish(self, message: &str) {
+        self.bar.finish_and_clear();
+        eprintln!("{}: {message}", self.label);
+    }
+}

@@ -1,0 +1,387 @@
+//! Errors as RFC 9457 `application/problem+json`: the one place where an error becomes HTTP.
+
+use std::{any::Any, error::Error, fmt};
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use polyreward_backbone::{BackboneError, InputError};
+use polyreward_service::RegistryError;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::metrics;
+
+/// Media type of every error.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Most faults listed in one reply; `detail` counts them all.
+const MAX_LISTED: usize = 1000;
+/// Longest JSON Pointer in a reply; it may hold names that the client made up.
+const MAX_POINTER_CHARS: usize = 256;
+/// When to try again while the server starts, stops or has no model.
+const NOT_READY_RETRY_S: u64 = 5;
+
+macro_rules! problem_types {
+    ($($(#[$doc:meta])* $name:ident = $slug:literal, $title:literal, $status:ident;)*) => {
+        /// Every kind of problem: its type URI, title and status.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ProblemType {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl ProblemType {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The `type` member, a URI reference.
+            pub const fn uri(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!("/problems/", $slug),)*
+                }
+            }
+
+            /// The `title` member.
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$name => $title,)*
+                }
+            }
+
+            /// The status it is sent with.
+            pub const fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$name => StatusCode::$status,)*
+                }
+            }
+        }
+    };
+}
+
+problem_types! {
+    /// The body is not JSON.
+    MalformedJson = "malformed-json", "The body is not JSON", BAD_REQUEST;
+    /// A header has a value that it cannot have.
+    InvalidHeader = "invalid-header", "A header is not valid", BAD_REQUEST;
+    /// A query parameter has a value that it cannot have.
+    InvalidParameter = "invalid-parameter", "A query parameter is not valid", BAD_REQUEST;
+    /// No such route.
+    NotFound = "not-found", "There is nothing at this path", NOT_FOUND;
+    /// The route has other methods.
+    MethodNotAllowed = "method-not-allowed", "The path has no such method", METHOD_NOT_ALLOWED;
+    /// The body did not arrive before the deadline.
+    BodyTimeout = "body-timeout", "The body did not arrive in time", REQUEST_TIMEOUT;
+    /// The body has more bytes than are read.
+    BodyTooLarge = "body-too-large", "The body is too large", PAYLOAD_TOO_LARGE;
+    /// One request has more texts than are scored at once.
+    TooManyTexts = "too-many-texts", "The request has too many texts", PAYLOAD_TOO_LARGE;
+    /// The body is not declared as plain JSON.
+    UnsupportedMediaType = "unsupported-media-type", "The body is not sent as JSON", UNSUPPORTED_MEDIA_TYPE;
+    /// Fields of the body are wrong; `errors` names each.
+    InvalidInput = "invalid-input", "The input is not valid", UNPROCESSABLE_ENTITY;
+    /// The body names a model that is not registered.
+    UnknownModel = "unknown-model", "There is no such model", UNPROCESSABLE_ENTITY;
+    /// A text is longer than the backbone's window; the type of one of the `errors`.
+    TooLong = "too-long", "A text is longer than the backbone reads", UNPROCESSABLE_ENTITY;
+    /// A reward would be NaN or infinite; the type of one of the `errors`.
+    RewardNotFinite = "reward-not-finite", "A reward is not a finite number", UNPROCESSABLE_ENTITY;
+    /// The backbone cannot read a text; the type of one of the `errors`.
+    Unreadable = "unreadable-text", "A text cannot be read by the backbone", UNPROCESSABLE_ENTITY;
+    /// As many requests or texts wait as are allowed to.
+    Overloaded = "overloaded", "The server has too much to do", SERVICE_UNAVAILABLE;
+    /// The answer did not come before the deadline.
+    DeadlineExceeded = "deadline-exceeded", "There was no answer before the deadline", SERVICE_UNAVAILABLE;
+    /// Nothing is registered that could answer.
+    NoModel = "no-model", "No model is loaded", SERVICE_UNAVAILABLE;
+    /// The backbone or the models cannot answer now.
+    NotReady = "not-ready", "The server is not ready", SERVICE_UNAVAILABLE;
+    /// The server is about to stop.
+    Draining = "draining", "The server is about to stop", SERVICE_UNAVAILABLE;
+    /// Our own fault, or a dependency's.
+    Internal = "internal", "The server failed", INTERNAL_SERVER_ERROR;
+}
+
+/// What is wrong with one part of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct InputFault {
+    /// JSON Pointer (RFC 6901) to the part of the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// The header, where it is not the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<&'static str>,
+    /// The query parameter, where it is not the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<&'static str>,
+    /// What is wrong with it.
+    pub detail: String,
+    /// The kind of problem, a URI reference.
+    #[serde(rename = "type")]
+    pub type_uri: &'static str,
+}
+
+impl InputFault {
+    /// That a part of the body is not valid.
+    pub fn new(pointer: impl Into<String>, detail: impl fmt::Display) -> Self {
+        Self::of(ProblemType::InvalidInput, pointer, detail)
+    }
+
+    /// A problem of some kind with a part of the body.
+    pub fn of(kind: ProblemType, pointer: impl Into<String>, detail: impl fmt::Display) -> Self {
+        let mut pointer = pointer.into();
+        if let Some((end, _)) = pointer.char_indices().nth(MAX_POINTER_CHARS) {
+            pointer.truncate(end);
+        }
+        Self {
+            pointer: Some(pointer),
+            header: None,
+            parameter: None,
+            detail: detail.to_string(),
+            type_uri: kind.uri(),
+        }
+    }
+
+    /// What the backbone says of a text.
+    pub fn of_text(pointer: impl Into<String>, error: &InputError) -> Self {
+        let kind = match error {
+            InputError::TooLong { .. } => ProblemType::TooLong,
+            InputError::NotFinite => ProblemType::RewardNotFinite,
+            InputError::Template(_) | InputError::Tokenizer => ProblemType::Unreadable,
+        };
+        Self::of(kind, pointer, error)
+    }
+}
+
+/// The configured limit that a request went over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ExceededLimit {
+    /// Its name, as in `GET /info`.
+    pub name: &'static str,
+    /// Its value.
+    pub value: usize,
+}
+
+/// An error on its way out, RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    kind: ProblemType,
+    detail: Option<String>,
+    faults: Vec<InputFault>,
+    limit: Option<ExceededLimit>,
+    retry_after_s: Option<u64>,
+}
+
+/// A problem, RFC 9457.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody {
+    /// The kind of problem, a URI reference.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/invalid-input")]
+    type_uri: &'static str,
+    /// The kind of problem in words.
+    #[schema(example = "The input is not valid")]
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    status: u16,
+    /// What happened this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// One entry for each wrong part of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<InputFault>,
+    /// The limit that the request went over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<ExceededLimit>,
+}
+
+impl Problem {
+    /// A problem of some kind, with nothing more to say.
+    pub fn new(kind: ProblemType) -> Self {
+        Self { kind, detail: None, faults: Vec::new(), limit: None, retry_after_s: None }
+    }
+
+    /// The same problem with what happened this time; never the text of a prompt or response.
+    #[must_use]
+    pub fn detail(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// The same problem with the time after which to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds.max(1));
+        self
+    }
+
+    /// The same problem with the limit that was exceeded.
+    #[must_use]
+    pub(crate) fn limit(mut self, name: &'static str, value: usize) -> Self {
+        self.limit = Some(ExceededLimit { name, value });
+        self
+    }
+
+    /// What kind of problem it is.
+    pub fn kind(&self) -> ProblemType {
+        self.kind
+    }
+
+    /// The parts of the request that are wrong.
+    pub fn faults(&self) -> &[InputFault] {
+        &self.faults
+    }
+
+    /// Parts of the body that are not valid.
+    pub(crate) fn invalid(mut faults: Vec<InputFault>) -> Self {
+        let detail = match faults.len() {
+            1 => "one part of the input is not valid".to_owned(),
+            n if n > MAX_LISTED => format!("{n} parts of the input are not valid; {MAX_LISTED} are listed"),
+            n => format!("{n} parts of the input are not valid"),
+        };
+        faults.truncate(MAX_LISTED);
+        Self { faults, ..Self::new(ProblemType::InvalidInput).detail(detail) }
+    }
+
+    /// A model that the body names and nobody knows.
+    pub(crate) fn unknown_model(detail: impl fmt::Display) -> Self {
+        let fault = InputFault::of(ProblemType::UnknownModel, "/model", detail);
+        Self { faults: vec![fault], ..Self::new(ProblemType::UnknownModel) }
+    }
+
+    /// A header that is not valid.
+    pub(crate) fn header(name: &'static str, detail: String) -> Self {
+        let kind = ProblemType::InvalidHeader;
+        let fault =
+            InputFault { header: Some(name), pointer: None, ..InputFault::of(kind, String::new(), &detail) };
+        Self { faults: vec![fault], ..Self::new(kind).detail(format!("{name} {detail}")) }
+    }
+
+    /// Query parameters that are not valid.
+    pub(crate) fn parameters(faults: Vec<(&'static str, String)>) -> Self {
+        let kind = ProblemType::InvalidParameter;
+        let fault = |(name, detail)| InputFault {
+            parameter: Some(name),
+            pointer: None,
+            ..InputFault::of(kind, String::new(), detail)
+        };
+        Self { faults: faults.into_iter().map(fault).collect(), ..Self::new(kind) }
+    }
+
+    /// Our own fault: logged here, with its causes, and told to nobody.
+    pub(crate) fn internal(error: &dyn Error) -> Self {
+        let mut causes = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            causes.push_str(": ");
+            causes.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        tracing::error!(error = %causes, "request failed: {causes}");
+        Self::new(ProblemType::Internal)
+    }
+
+    /// That the server is about to stop.
+    pub(crate) fn draining() -> Self {
+        Self::new(ProblemType::Draining).retry_after(NOT_READY_RETRY_S)
+    }
+
+    /// That the server cannot answer now.
+    pub(crate) fn not_ready() -> Self {
+        Self::new(ProblemType::NotReady).retry_after(NOT_READY_RETRY_S)
+    }
+
+    /// A response of this problem's status whose body is `body`, given this problem's members.
+    pub(crate) fn respond_with<T: Serialize>(self, body: impl FnOnce(ProblemBody) -> T) -> Response {
+        let (status, retry_after_s) = (self.kind.status(), self.retry_after_s);
+        metrics::problem(self.kind);
+        let members = ProblemBody {
+            type_uri: self.kind.uri(),
+            title: self.kind.title(),
+            status: status.as_u16(),
+            detail: self.detail,
+            errors: self.faults,
+            limit: self.limit,
+        };
+        let json = serde_json::to_vec(&body(members)).expect("a problem is strings and numbers");
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], json).into_response();
+        if let Some(seconds) = retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.respond_with(|members| members)
+    }
+}
+
+impl From<BackboneError> for Problem {
+    fn from(error: BackboneError) -> Self {
+        match &error {
+            BackboneError::Overloaded { retry_after } => {
+                let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+                Self::new(ProblemType::Overloaded).detail(&error).retry_after(seconds)
+            }
+            BackboneError::TooManyTexts { max, .. } => {
+                Self::new(ProblemType::TooManyTexts).detail(&error).limit("max_queued_texts", *max)
+            }
+            BackboneError::DeadlineExceeded => {
+                Self::new(ProblemType::DeadlineExceeded).detail(&error).retry_after(1)
+            }
+            BackboneError::Stopped => Self::not_ready().detail(&error),
+            _ => Self::internal(&error),
+        }
+    }
+}
+
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        match &error {
+            RegistryError::UnknownModel(_) => Self::unknown_model(&error),
+            RegistryError::NoModel => Self::new(ProblemType::NoModel).retry_after(NOT_READY_RETRY_S),
+            _ => Self::internal(&error),
+        }
+    }
+}
+
+/// Turns a handler's panic into a problem. The payload may quote a text, so it is not logged here.
+pub(crate) fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response<Body> {
+    tracing::error!("a handler panicked");
+    Problem::new(ProblemType::Internal).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_problem_has_a_type_of_its_own_and_an_error_status() {
+        let uris: HashSet<_> = ProblemType::ALL.iter().map(|kind| kind.uri()).collect();
+        assert_eq!(uris.len(), ProblemType::ALL.len());
+        for kind in ProblemType::ALL {
+            assert!(kind.status().is_client_error() || kind.status().is_server_error(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_made_of_a_huge_name_is_cut() {
+        let fault = InputFault::new(format!("/{}", "ä".repeat(10_000)), "is unknown");
+        assert_eq!(fault.pointer.unwrap().chars().count(), MAX_POINTER_CHARS);
+    }
+
+    #[test]
+    fn a_wait_of_part_of_a_second_is_rounded_up() {
+        let retry_after = std::time::Duration::from_millis(1200);
+        let problem = Problem::from(BackboneError::Overloaded { retry_after });
+        assert_eq!(problem.into_response().headers()["retry-after"], "2");
+    }
+}

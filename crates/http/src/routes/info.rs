@@ -1,0 +1,136 @@
+//! `GET /info`: what this server is, and what it takes.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use polyreward_backbone::{Backbone, BackboneInfo, CacheStats};
+use polyreward_service::ModelRegistry;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::limits::Limits;
+
+/// What this server is, and what it takes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Info)]
+pub(crate) struct InfoReply {
+    #[schema(example = "polyreward")]
+    name: &'static str,
+    version: &'static str,
+    backbone: BackboneReply,
+    /// Every model, as `name@version`.
+    models: Vec<String>,
+    /// The model that answers when none is named.
+    default_model: Option<String>,
+    limits: LimitsReply,
+    embedding_cache: CacheReply,
+    queue: QueueReply,
+}
+
+/// The frozen encoder.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Backbone)]
+struct BackboneReply {
+    name: String,
+    /// SHA-256 of everything that changes an embedding.
+    hash: String,
+    /// Length of an embedding.
+    dim: usize,
+    /// The window: tokens of a prompt with its response.
+    max_tokens: usize,
+    /// How the weights are stored.
+    precision: Option<String>,
+    /// Licence of the weights.
+    licence: Option<String>,
+    /// Where the weights come from.
+    source: Option<String>,
+}
+
+/// What a request may take.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limits)]
+struct LimitsReply {
+    /// Texts in one request to score: two a pair, the responses of each item.
+    max_batch: usize,
+    /// Tokens of a prompt with its response; more are cut.
+    max_tokens: usize,
+    /// Bytes of a body.
+    max_body_bytes: usize,
+    /// Bytes of all bodies held at once.
+    max_pending_body_bytes: usize,
+    /// Requests answered at once.
+    max_in_flight: usize,
+    /// How long a request may take; `X-Request-Timeout-Ms` lowers it.
+    request_timeout_ms: u64,
+}
+
+/// Embeddings that are kept.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EmbeddingCache)]
+struct CacheReply {
+    entries: u64,
+    bytes: u64,
+    max_bytes: u64,
+    /// Texts answered from the cache since the start.
+    hits: u64,
+    /// Texts encoded since the start.
+    misses: u64,
+}
+
+/// What waits.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Queue)]
+struct QueueReply {
+    /// Texts that wait or are being encoded.
+    texts: usize,
+}
+
+impl From<&BackboneInfo> for BackboneReply {
+    fn from(info: &BackboneInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            hash: info.hash.clone(),
+            dim: info.dim,
+            max_tokens: info.max_tokens,
+            precision: info.precision.clone(),
+            licence: info.licence.clone(),
+            source: info.source.clone(),
+        }
+    }
+}
+
+impl From<CacheStats> for CacheReply {
+    fn from(stats: CacheStats) -> Self {
+        let CacheStats { entries, bytes, max_bytes, hits, misses } = stats;
+        Self { entries, bytes, max_bytes, hits, misses }
+    }
+}
+
+/// Version, backbone, models and limits.
+#[utoipa::path(get, path = "/info", tag = "operation", operation_id = "info", responses(
+    (status = 200, description = "This server", body = InfoReply),
+))]
+pub(crate) async fn info(
+    State(backbone): State<Backbone>,
+    State(registry): State<Arc<ModelRegistry>>,
+    State(limits): State<Arc<Limits>>,
+) -> Json<InfoReply> {
+    let registered = registry.registered();
+    Json(InfoReply {
+        name: "polyreward",
+        version: env!("CARGO_PKG_VERSION"),
+        backbone: backbone.info().into(),
+        models: registered.models().map(|model| model.reference.to_string()).collect(),
+        default_model: registered.default_model().map(|model| model.reference.to_string()),
+        limits: LimitsReply {
+            max_batch: limits.max_batch,
+            max_tokens: backbone.info().max_tokens,
+            max_body_bytes: limits.max_body_bytes,
+            max_pending_body_bytes: limits.max_pending_body_bytes,
+            max_in_flight: limits.max_in_flight,
+            request_timeout_ms: u64::try_from(limits.request_timeout.as_millis()).unwrap_or(u64::MAX),
+        },
+        embedding_cache: backbone.cache_stats().into(),
+        queue: QueueReply { texts: backbone.queued_texts() },
+    })
+}

@@ -1,0 +1,152 @@
+//! One file a route.
+
+mod docs;
+mod health;
+mod info;
+mod metrics;
+mod models;
+mod ready;
+mod score;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    middleware::{from_fn, from_fn_with_state},
+    routing::{MethodRouter, get, post},
+};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    headers,
+    limits::{Admission, Limits, admit},
+    metrics as request_metrics,
+    problem::{self, Problem, ProblemType},
+    request_id,
+    state::{AppState, Readiness},
+};
+
+/// Other paths of a route, for probes and clients that know another server.
+pub(crate) const ALIASES: [(&str, &str); 6] = [
+    ("/livez", "/health"),
+    ("/ping", "/health"),
+    ("/readyz", "/ready"),
+    ("/v1/score", "/score"),
+    ("/v2/health/live", "/health"),
+    ("/v2/health/ready", "/ready"),
+];
+
+/// Routes that answer however busy the server is.
+pub(crate) fn probes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(health::health))
+        .routes(routes!(ready::ready))
+        .routes(routes!(metrics::metrics))
+}
+
+/// Routes with a place among the requests in flight, a deadline and a limit on the body.
+pub(crate) fn bounded() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+        .routes(routes!(score::score))
+        .routes(routes!(models::list))
+        .routes(routes!(models::reload))
+        .routes(routes!(models::set_default))
+        .routes(routes!(info::info))
+        .routes(routes!(docs::openapi))
+        .routes(routes!(docs::docs))
+}
+
+fn aliases(bounded: bool) -> Router<AppState> {
+    let handler = |target: &str| -> MethodRouter<AppState> {
+        match target {
+            "/health" => get(health::health),
+            "/ready" => get(ready::ready),
+            "/score" => post(score::score),
+            other => unreachable!("{other} has no alias"),
+        }
+    };
+    ALIASES
+        .iter()
+        .filter(|(_, target)| bounded == (*target == "/score"))
+        .fold(Router::new(), |router, (alias, target)| router.route(alias, handler(target)))
+}
+
+/// Every route, ready to serve.
+pub fn router(state: AppState) -> Router {
+    let admission = (Admission::from_ref(&state), Arc::<Limits>::from_ref(&state));
+    let bounded = Router::from(bounded())
+        .merge(aliases(true))
+        .route("/docs/{*file}", get(docs::file))
+        .route("/docs/", get(docs::index))
+        .route_layer(from_fn_with_state(admission, admit));
+    let routes = Router::from(probes())
+        .merge(aliases(false))
+        .merge(bounded)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed);
+    with_envelope(routes, state.readiness()).with_state(state)
+}
+
+/// What every request passes on its way, from outside: id, metrics, headers, panics.
+pub(crate) fn with_envelope<S>(routes: Router<S>, readiness: &Readiness) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    routes.layer(
+        ServiceBuilder::new()
+            .layer(from_fn(request_id::identify))
+            .layer(from_fn(request_metrics::measure))
+            .layer(from_fn_with_state(readiness.clone(), headers::add))
+            .layer(CatchPanicLayer::custom(problem::panicked)),
+    )
+}
+
+async fn not_found() -> Problem {
+    Problem::new(ProblemType::NotFound)
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(ProblemType::MethodNotAllowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::{Body, to_bytes},
+        http::{Request, Response},
+    };
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the-secret-cause")]
+    struct Cause;
+
+    async fn reply_of(routes: Router) -> Response<Body> {
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        with_envelope(routes, &Readiness::default()).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_an_internal_error_keep_their_detail_to_themselves() {
+        async fn panics() -> &'static str {
+            panic!("the-secret-panic")
+        }
+        async fn fails() -> Problem {
+            Problem::internal(&Cause)
+        }
+        for handler in [get(panics), get(fails)] {
+            let reply = reply_of(Router::new().route("/", handler)).await;
+            assert_eq!(reply.status(), 500);
+            assert_eq!(reply.headers()["content-type"], problem::PROBLEM_JSON);
+            assert!(reply.headers().contains_key("x-request-id"));
+            let body = to_bytes(reply.into_body(), usize::MAX).await.unwrap();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            assert!(text.contains("/problems/internal") && !text.contains("secret"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A server of the tiny encoder and of small Bradley-Terry models in a folder of its own.
+
+use std::{
+    io::Write,
+    path::Path,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode},
+};
+use ndarray::{Array1, Array2};
+use polyreward_backbone::{Backbone, BackboneOptions};
+use polyreward_domain::{
+    Comparison, ComparisonRecord, LabelConfidence, Prompt, Strength, TextForm, TextForms,
+};
+use polyreward_heads::{BackboneCard, BradleyTerry, BtParameters, Person};
+use polyreward_http::{AppState, Limits, PrometheusHandle, install_metrics, router};
+use polyreward_service::{ModelRegistry, embed_corpus};
+use polyreward_training::{HoldOut, Provenance, Trained, TrainingData, write_model};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+/// Shared by the tests of a process: opening sessions is what costs time.
+pub fn backbone() -> Backbone {
+    static BACKBONE: OnceLock<Backbone> = OnceLock::new();
+    BACKBONE
+        .get_or_init(|| open_backbone(&BackboneOptions { sessions: 1, ..BackboneOptions::default() }))
+        .clone()
+}
+
+pub fn open_backbone(options: &BackboneOptions) -> Backbone {
+    assert!(
+        std::env::var_os("ORT_DYLIB_PATH").is_some(),
+        "ORT_DYLIB_PATH names no libonnxruntime; `make setup` fetches it and `make test` sets the variable"
+    );
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backbone/tests/fixtures/tiny-encoder");
+    Backbone::open(&folder, options).expect("the tiny encoder opens")
+}
+
+fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| install_metrics().expect("no other recorder is installed")).clone()
+}
+
+/// Everything that the process logs, at every level.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// One for the whole process: a subscriber of one thread would miss what another's has switched off.
+    fn install() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let install = || {
+            let log = Self::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).expect("no other subscriber is installed");
+            log
+        };
+        LOG.get_or_init(install).clone()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("no panic while writing")).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic while writing").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub struct Server {
+    pub log: Log,
+    pub router: Router,
+    pub state: AppState,
+    pub backbone: Backbone,
+    pub models: TempDir,
+}
+
+impl Server {
+    /// With one model, `bt`.
+    pub fn new() -> Self {
+        let server = Self::empty(backbone(), Limits::default());
+        server.add_model("bt", 1.0);
+        server.rescan()
+    }
+
+    pub fn with_limits(limits: Limits) -> Self {
+        let server = Self::empty(backbone(), limits.clone());
+        server.add_model("bt", 1.0);
+        server.rescan_with(limits)
+    }
+
+    pub fn on(backbone: Backbone) -> Self {
+        let server = Self::empty(backbone, Limits::default());
+        server.add_model("bt", 1.0);
+        server.rescan()
+    }
+
+    /// Without a model.
+    pub fn empty(backbone: Backbone, limits: Limits) -> Self {
+        let log = Log::install();
+        let models = tempfile::tempdir().expect("a temporary folder");
+        let registry =
+            ModelRegistry::open(models.path(), backbone.info().clone()).expect("an empty folder opens");
+        let state = AppState::new(Arc::new(registry), backbone.clone(), limits, metrics());
+        Self { log, router: router(state.clone()), state, backbone, models }
+    }
+
+    fn rescan(self) -> Self {
+        self.rescan_with(Limits::default())
+    }
+
+    fn rescan_with(self, limits: Limits) -> Self {
+        let registry =
+            ModelRegistry::open(self.models.path(), self.backbone.info().clone()).expect("models load");
+        let state = AppState::new(Arc::new(registry), self.backbone.clone(), limits, metrics());
+        Self { router: router(state.clone()), state, ..self }
+    }
+
+    /// Writes a model folder; `scale` makes the weights of one name differ from another's.
+    pub fn add_model(&self, name: &str, scale: f32) {
+        let backbone = &self.backbone;
+        let dim = backbone.info().dim;
+        let head = BradleyTerry::new(BtParameters {
+            form: TextForm::PromptResponse,
+            embedding_dim: dim,
+            projector: None,
+            weights: Array1::from_shape_fn(dim, |at| scale * (at as f32 * 1.7).sin()),
+            covariance: Array2::from_diag(&Array1::from_elem(dim, 0.01)),
+        })
+        .expect("the sizes agree");
+        let data = training_data(backbone);
+        let hold_out = HoldOut::choose(&data.people, 0).expect("there are people enough");
+        let info = backbone.info();
+        let provenance = Provenance {
+            name: name.parse().expect("a model name"),
+            backbone: BackboneCard { name: info.name.clone(), hash: info.hash.clone(), dim },
+            data_sha256: "0".repeat(64),
+            seed: 0,
+            polyreward_version: "0.0.0".to_owned(),
+        };
+        let trained = Trained { head: Box::new(head), report: json!({}) };
+        write_model(self.models.path(), &trained, &data, &hold_out, &provenance)
+            .expect("the model is written");
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.expect("the router answers");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("the body is there");
+        Reply { status: parts.status, headers: parts.headers, body: body.to_vec() }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(request(Method::GET, path, Body::empty())).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(json_request(Method::POST, path, body.to_string())).await
+    }
+
+    pub async fn score(&self, body: &Value) -> Reply {
+        self.post("/score", body).await
+    }
+}
+
+pub fn request(method: Method, path: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(path).body(body).expect("a request")
+}
+
+pub fn json_request(method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+    let mut request = request(method, path, body.into());
+    request.headers_mut().insert("content-type", "application/json".parse().expect("a header value"));
+    request
+}
+
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+    }
+
+    /// The JSON of a success.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text());
+        self.json()
+    }
+
+    /// The problem of an error, whose form every error has.
+    #[track_caller]
+    pub fn problem(&self, status: u16, kind: &str) -> Value {
+        let problem = self.json();
+        assert_eq!(self.status.as_u16(), status, "{problem}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert!(!self.header("x-request-id").is_empty());
+        assert_eq!(problem["type"], format!("/problems/{kind}"), "{problem}");
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].is_string());
+        if status == 503 {
+            assert!(self.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{problem}");
+        }
+        problem
+    }
+
+    /// The pointers of a problem with the input.
+    #[track_caller]
+    pub fn pointers(&self, status: u16, kind: &str) -> Vec<String> {
+        let problem = self.problem(status, kind);
+        let errors = problem["errors"].as_array().expect("errors").iter();
+        errors.map(|error| error["pointer"].as_str().expect("a pointer").to_owned()).collect()
+    }
+}
+
+/// Eight people, four comparisons each.
+fn training_data(backbone: &Backbone) -> TrainingData {
+    let fish =
+        ["A trout.", "Fish are tasty.", "I do not know.", "The pike, a fish of lakes and slow rivers."];
+    let mut records = Vec::new();
+    for person in 0..8 {
+        for at in 0..4 {
+            let comparison = Comparison {
+                prompt: Prompt::Text("Name a fish.".to_owned()),
+                chosen: fish[(person + at) % 4].to_owned(),
+                rejected: fish[(person + at + 1 + person % 3) % 4].to_owned(),
+                strength: Strength::default(),
+                label_confidence: LabelConfidence::default(),
+                rationale: None,
+            };
+            records.push(ComparisonRecord {
+                user_id: format!("person-{person}").parse().expect("a user id"),
+                attributes: [].into(),
+                comparison,
+                split: None,
+                tags: Vec::new(),
+                id: None,
+                created_at: None,
+            });
+        }
+    }
+    // The embedding of a whole corpus blocks, which the thread of a runtime may not.
+    let forms = TextForms::only(TextForm::PromptResponse);
+    let corpus = std::thread::scope(|scope| {
+        scope.spawn(|| embed_corpus(backbone, &records, forms, &mut |_, _| {})).join()
+    });
+    let corpus = corpus.expect("no panic").expect("the texts are embedded");
+    let people = records.chunks(4).zip(corpus.comparisons.chunks(4)).map(|(records, comparisons)| Person {
+        user_id: records[0].user_id.clone(),
+        attributes: [].into(),
+        comparisons: comparisons.to_vec(),
+    });
+    TrainingData { people: people.collect(), items: corpus.items }
+}

@@ -1,0 +1,10 @@
+//! The router as clients meet it, on a real encoder (tiny, random weights) and a real model folder.
+
+mod fixture;
+mod fuzz;
+mod models;
+mod openapi;
+mod operation;
+mod refusals;
+mod score;
+mod serving;

@@ -31,8 +31,8 @@ PAIR_TRUNCATION = (
     "then from the start of the response's tokens."
 )
 CHAT_TRUNCATION = (
-    "The rendered conversation is tokenised without the tokenizer's own special tokens. Special tokens are "
-    "never cut; of the others, the earliest are, until it fits."
+    "The rendered conversation is tokenised without the tokenizer's own special tokens. What the template wrote "
+    "is never cut; of the contents' tokens, the earliest are, until it fits."
 )
 
 WORDS = """
@@ -169,15 +169,27 @@ def pair_tokens(tokenizer, prompt, response, max_tokens):
     return [start, *first, end, *second, end], types, truncated
 
 
-def fit_chat(ids, special, max_tokens):
-    cut = max(0, len(ids) - max_tokens)
+def fit_chat(encoding, contents, max_tokens):
+    """Drops the earliest tokens that lie inside a content; what the template wrote around the contents stays."""
+    cut = max(0, len(encoding.ids) - max_tokens)
     kept, left = [], cut
-    for token in ids:
-        if left and token not in special:
+    for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+        if left and any(first <= start and end <= last for first, last in contents):
             left -= 1
         else:
             kept.append(token)
     return kept, cut > 0
+
+
+def content_ranges(text, messages):
+    """Where the contents stand in the rendered conversation, in characters."""
+    ranges, at = [], 0
+    for message in messages:
+        opening = f"<|im_start|>{message['role']}\n"
+        start = text.index(opening, at) + len(opening)
+        at = start + len(message["content"].strip())
+        ranges.append((start, at))
+    return ranges
 
 
 def word_piece():
@@ -514,7 +526,6 @@ def tiny_decoder(folder, seed):
     write_backbone(folder, decoder_graph(weights, width, heads, layers), tokenizer, settings, CHAT_TEMPLATE)
 
     reader = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    special = {token["id"] for token in tokenizer["added_tokens"]}
     inputs = [
         {"prompt": prompt, "response": response} | {"messages": conversation(prompt, response)}
         for prompt, response in EXAMPLES
@@ -523,7 +534,8 @@ def tiny_decoder(folder, seed):
     items = []
     for given in inputs:
         text = render(given["messages"])
-        ids, truncated = fit_chat(reader.encode(text, add_special_tokens=False).ids, special, MAX_TOKENS)
+        encoding = reader.encode(text, add_special_tokens=False)
+        ids, truncated = fit_chat(encoding, content_ranges(text, given["messages"]), MAX_TOKENS)
         embedding = decoder_reference(weights, ids, heads, layers)[-1]
         items.append(golden_item({**given, "rendered": text}, ids, truncated, embedding))
     write_golden(folder / "golden.json", CHAT_TRUNCATION, items)

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, stream};
-use ort::{session::Session, value::TensorRef};
+use ort::{environment::Environment, session::Session, value::TensorRef};
 use polyreward_backbone::{
     Backbone, BackboneOptions, EmbedInput, TokenizedText, batch::least_cost_cuts, environment,
 };
@@ -155,14 +155,7 @@ impl Bare {
         }
         let environment = environment(None)?;
         let sessions = (0..options.sessions)
-            .map(|_| {
-                let session = Session::builder(&environment)?
-                    .with_intra_threads(1)?
-                    .with_inter_threads(1)?
-                    .with_memory_pattern(false)?
-                    .commit_from_file(folder.join("model.onnx"))?;
-                Ok(Mutex::new(session))
-            })
+            .map(|_| Ok(Mutex::new(session(&environment, &folder.join("model.onnx"))?)))
             .collect::<anyhow::Result<_>>()?;
         Ok(Self { backbone, inputs, batches, sessions })
     }
@@ -203,6 +196,15 @@ impl Bare {
         std::hint::black_box(tokenized);
         started.elapsed().as_secs_f64()
     }
+}
+
+/// One thread a session, as the server has it.
+fn session(environment: &Environment, model: &Path) -> ort::Result<Session> {
+    Session::builder(environment)?
+        .with_intra_threads(1)?
+        .with_inter_threads(1)?
+        .with_memory_pattern(false)?
+        .commit_from_file(model)
 }
 
 impl Batch {

@@ -37,7 +37,16 @@ enum Command {
     Openapi,
 }
 
+/// A panic's message can quote what it stumbled over, such as a prompt: only its place is told.
+fn keep_panics_quiet() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        eprintln!("polyreward: internal error at {place}; please report it");
+    }));
+}
+
 fn main() -> ExitCode {
+    keep_panics_quiet();
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Serve(arguments) => commands::serve::run(arguments),

@@ -234,7 +234,8 @@ impl ModelRegistry {
                 }
                 Err(error) => {
                     let folder = format!("{name}/{version}");
-                    let detail = with_causes(&error);
+                    // The folder's own place is nobody's business who asks over HTTP.
+                    let detail = with_causes(&error).replace(&format!("{}/", self.folder.display()), "");
                     tracing::error!(model.folder = %folder, error = %detail, "model {folder} could not be loaded");
                     next.failed.push(FailedModel { folder, detail, still_serving: known.is_some() });
                     if let Some(known) = known {

@@ -216,6 +216,20 @@ impl Scorer {
     /// See [`ScoreError`]. With `partial`, a bad text is no error but a [`Fault`] in its place.
     #[tracing::instrument(name = "service.score", skip_all)]
     pub async fn score(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
+        let outcome = self.judge(query).await;
+        let label = match &outcome {
+            Ok(_) => "answered",
+            Err(ScoreError::Model(_) | ScoreError::Faults(_)) => "refused",
+            Err(ScoreError::Backbone(
+                BackboneError::Overloaded { .. } | BackboneError::TooManyTexts { .. } | BackboneError::DeadlineExceeded,
+            )) => "overloaded",
+            Err(ScoreError::Backbone(_) | ScoreError::Head(_)) => "failed",
+        };
+        ::metrics::counter!(metrics::SCORES_TOTAL, "outcome" => label).increment(1);
+        outcome
+    }
+
+    async fn judge(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
         let model = Arc::clone(self.registry.registered().find(query.model.as_ref())?);
         let plan = Plan::of(&query.work, &model);
         let embedded = self.backbone.embed(plan.inputs.clone(), query.overflow, query.deadline).await?;
@@ -395,6 +409,9 @@ impl Judge<'_> {
         embedded: &[Result<Embedded, InputError>],
         faults: Vec<Option<Fault>>,
     ) -> Result<Vec<Result<PairScore, Fault>>, HeadError> {
+        if faults.is_empty() {
+            return Ok(Vec::new());
+        }
         let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
         let margins = self.model.head.margins(&[self.user], a, b)?;
         let (rewards_a, rewards_b) = (self.rewards(a)?, self.rewards(b)?);

@@ -40,7 +40,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
         Value::Object(members) => {
-            members.iter().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), found))
+            members.iter().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), found));
         }
         Value::Array(values) => {
             values.iter().enumerate().for_each(|(n, value)| pointers(value, &format!("{at}/{n}"), found));
@@ -77,7 +77,7 @@ fn apply(mut value: Value, changes: &[Change]) -> Vec<u8> {
         pointers(&value, "", &mut places);
         match change {
             Change::Replace(at, with) => {
-                *value.pointer_mut(&places[at.index(places.len())]).unwrap() = with.clone()
+                *value.pointer_mut(&places[at.index(places.len())]).unwrap() = with.clone();
             }
             Change::Add(at, name, with) => {
                 match value.pointer_mut(&places[at.index(places.len())]).unwrap() {

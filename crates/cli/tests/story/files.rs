@@ -1,0 +1,108 @@
+//! Commands that read and write files.
+
+use std::fs::File;
+
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use crate::support::{Place, people, stderr, stdout};
+
+#[test]
+fn the_same_seed_gives_the_same_model_and_is_not_trained_twice() {
+    let place = Place::trained();
+    let first = place.model_folder();
+    let again = place.run(&["train", "--data", "people.jsonl", "--heads", "bt", "--out", "models"]);
+    assert!(again.status.success());
+    assert!(stderr(&again).contains("is there already"), "{}", stderr(&again));
+    let elsewhere = place.run(&["train", "--data", "people.jsonl", "--heads", "all", "--out", "other"]);
+    assert!(elsewhere.status.success(), "{}", stderr(&elsewhere));
+    for file in ["model.json", "head.safetensors", "evaluation.json"] {
+        let version = first.file_name().unwrap().to_str().unwrap();
+        let other = place.path("other/bt").join(version).join(file);
+        assert_eq!(std::fs::read(first.join(file)).unwrap(), std::fs::read(other).unwrap(), "{file}");
+    }
+}
+
+#[test]
+fn an_evaluation_counts_people_and_gives_intervals() {
+    let place = Place::trained();
+    let arguments = [
+        "eval",
+        "--models",
+        "models",
+        "--data",
+        "people.jsonl",
+        "--group-by",
+        "country",
+        "--json",
+        "report.json",
+    ];
+    let output = place.run(&arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("By country"), "{}", stdout(&output));
+    let report: Value = serde_json::from_slice(&std::fs::read(place.path("report.json")).unwrap()).unwrap();
+    let model = &report["models"][0];
+    assert_eq!(model["shots"].as_array().unwrap().len(), 6);
+    let overall = &model["shots"][0]["overall"];
+    assert_eq!((overall["users"].as_u64(), overall["n"].as_u64()), (Some(6), Some(48)));
+    let accuracy = overall["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.8, "tea is liked nine times of ten, and {accuracy} is right");
+    let interval = overall["accuracy_ci"].as_array().unwrap();
+    assert!(interval[0].as_f64().unwrap() <= accuracy && accuracy <= interval[1].as_f64().unwrap());
+    let groups = model["shots"][0]["groups"].as_object().unwrap();
+    assert_eq!(groups["UK"]["users"].as_u64().unwrap() + groups["DE"]["users"].as_u64().unwrap(), 6);
+    assert_eq!(overall["gain_over_bt"].as_f64(), Some(0.0));
+    let unknown = place.run(&["eval", "--data", "people.jsonl", "--group-by", "planet"]);
+    assert!(!unknown.status.success() && stderr(&unknown).contains("country"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn texts_become_a_parquet_file_in_their_order() {
+    let place = Place::new();
+    let lines = "{\"id\": \"a\", \"response\": \"warm tea\"}\n\n\
+                 {\"prompt\": \"A drink?\", \"response\": \"warm tea\"}\n\
+                 {\"prompt\": [{\"role\": \"user\", \"content\": \"A drink?\"}]}\n";
+    place.write("texts.jsonl", lines);
+    let output = place.run(&["embed", "--in", "texts.jsonl", "--out", "texts.parquet"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let file = File::open(place.path("texts.parquet")).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let batches: Vec<_> = reader.map(Result::unwrap).collect();
+    assert_eq!(batches.iter().map(arrow_array::RecordBatch::num_rows).sum::<usize>(), 3);
+    let columns: Vec<String> =
+        batches[0].schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(columns, ["id", "embedding", "tokens", "truncated"]);
+    place.write("texts.jsonl", "{\"response\": \"tea\"}\n{\"answer\": \"tea\"}\n");
+    let bad = place.run(&["embed", "--in", "texts.jsonl", "--out", "bad.parquet"]);
+    assert!(!bad.status.success() && stderr(&bad).contains("line 2"), "{}", stderr(&bad));
+    assert!(!place.path("bad.parquet").exists(), "a failed run leaves a file");
+}
+
+#[test]
+fn a_backbone_check_shows_what_a_folder_holds() {
+    let place = Place::new();
+    let folder = crate::support::backbone();
+    let output = place.run(&["backbone", "check", folder.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for part in ["dim         32", "cosine", "texts/s"] {
+        assert!(stdout(&output).contains(part), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn gzipped_data_trains_the_same_head() {
+    let place = Place::new();
+    place.write("people.jsonl", &people(8));
+    let zipped =
+        std::process::Command::new("gzip").arg("-k").arg(place.path("people.jsonl")).status().unwrap();
+    assert!(zipped.success());
+    for (data, out) in [("people.jsonl", "plain"), ("people.jsonl.gz", "zipped")] {
+        let output = place.run(&["train", "--data", data, "--heads", "bt", "--out", out]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let weights = |out: &str| {
+        let version = std::fs::read_dir(place.path(out).join("bt")).unwrap().next().unwrap().unwrap().path();
+        std::fs::read(version.join("head.safetensors")).unwrap()
+    };
+    assert_eq!(weights("plain"), weights("zipped"));
+}

@@ -1,0 +1,6 @@
+//! Whole stories with the real binary, the real ONNX Runtime and a small real encoder.
+
+mod bad_input;
+mod files;
+mod serving;
+mod support;

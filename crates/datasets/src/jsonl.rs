@@ -9,7 +9,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 use polyreward_domain::{
-    Comparison, ComparisonError, ComparisonRecord, LabelConfidence, Prompt, Split, Strength, UserId,
+    Comparison, ComparisonError, ComparisonRecord, LabelConfidence, PersonId, Prompt, Split, Strength,
 };
 use serde::{
     Deserialize,
@@ -169,7 +169,7 @@ fn describe(error: &serde_json::Error) -> String {
 
 #[derive(Deserialize)]
 struct Row {
-    user_id: UserId,
+    user_id: PersonId,
     #[serde(default, deserialize_with = "attributes")]
     attributes: BTreeMap<String, String>,
     #[serde(default)]
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = r#"{"user_id": "ada", "attributes": {"country": "UK", "born": 1815}, "split": "train", "prompt": "p", "chosen": "a", "rejected": "b", "tags": ["t"], "colour": 7}"#;
+    const GOOD: &str = r#"{"user_id": "town/ada", "attributes": {"country": "UK", "born": 1815}, "split": "train", "prompt": "p", "chosen": "a", "rejected": "b", "tags": ["t"], "colour": 7}"#;
 
     fn read(bytes: &[u8]) -> (Vec<Result<ComparisonRecord, ReadError>>, BTreeSet<String>) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_bad_line_is_named_and_the_next_one_still_read() {
         let bad = [
-            r#"{"user_id": "a b", "chosen": "a", "rejected": "b"}"#,
+            r#"{"user_id": "", "chosen": "a", "rejected": "b"}"#,
             r#"{"user_id": "a", "chosen": "a"}"#,
             r#"{"user_id": "a", "chosen": "a", "rejected": "b", "strength": -1}"#,
             r#"{"user_id": "a", "chosen": "a", "rejected": "b\u0000"}"#,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::UserId,
+    ids::PersonId,
     text::{Prompt, TextError, check_text},
 };
 
@@ -146,7 +146,7 @@ pub enum Split {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComparisonRecord {
     /// Whose preference.
-    pub user_id: UserId,
+    pub user_id: PersonId,
     /// What is known of the person.
     pub attributes: Attributes,
     /// The preference.

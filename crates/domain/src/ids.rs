@@ -10,6 +10,9 @@ pub enum IdError {
     /// A user id outside `[A-Za-z0-9._~-]{1,128}`.
     #[error("a user id has 1 to 128 characters out of A-Z a-z 0-9 . _ ~ -")]
     User,
+    /// A person of a data file without a name, or with one that cannot be printed.
+    #[error("a person in a data file has a name of 1 to 512 bytes without control characters")]
+    Person,
     /// A model name outside `[a-z0-9][a-z0-9._-]{0,63}`.
     #[error("a model name has 1 to 64 characters out of a-z 0-9 . _ -, the first a letter or digit")]
     ModelName,
@@ -74,6 +77,14 @@ string_id!(
         (1..=128).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
     }
+);
+
+string_id!(
+    /// A person in a data file: 1 to 512 bytes without control characters, as whoever made the file named them.
+    /// A [`UserId`] is stricter, since it stands in paths; not every person of a file can become a user.
+    PersonId,
+    IdError::Person,
+    |text| (1..=512).contains(&text.len()) && !text.chars().any(char::is_control)
 );
 
 /// Model names and versions are folder names: nothing that could leave the models folder is one.
@@ -205,6 +216,15 @@ mod tests {
         }
         for bad in ["", "a b", "a/b", "ä", "a\0", &"x".repeat(129)] {
             assert_eq!(bad.parse::<UserId>(), Err(IdError::User), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_person_of_a_data_file_may_have_a_name_that_no_user_can_have() {
+        assert!("town.hall/17".parse::<PersonId>().is_ok());
+        assert!("town.hall/17".parse::<UserId>().is_err());
+        for bad in ["", "a\nb", "a\0", &"x".repeat(513)] {
+            assert_eq!(bad.parse::<PersonId>(), Err(IdError::Person), "{bad:?}");
         }
     }
 

@@ -9,5 +9,5 @@ mod text;
 pub use comparison::{
     Attributes, Comparison, ComparisonError, ComparisonRecord, LabelConfidence, Split, Strength,
 };
-pub use ids::{HeadFamily, IdError, ModelName, ModelRef, ModelSelector, ModelVersion, UserId};
+pub use ids::{HeadFamily, IdError, ModelName, ModelRef, ModelSelector, ModelVersion, PersonId, UserId};
 pub use text::{Message, Overflow, Prompt, TextError, TextForm, TextForms, check_text};

@@ -1,7 +1,7 @@
 //! People and what they compared, as arrays: what training and evaluation read.
 
 use ndarray::{Array2, Axis};
-use polyreward_domain::{Attributes, TextForm, TextForms, UserId};
+use polyreward_domain::{Attributes, PersonId, TextForm, TextForms};
 
 use crate::head::{Head, HeadError, TextEmbeddings};
 
@@ -93,7 +93,7 @@ pub struct ItemComparison {
 #[derive(Debug, Clone)]
 pub struct Person {
     /// Who.
-    pub user_id: UserId,
+    pub user_id: PersonId,
     /// What is known of them.
     pub attributes: Attributes,
     /// What they preferred.

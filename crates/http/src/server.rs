@@ -217,7 +217,6 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::{SocketAddr, TcpStream as Client},
-        sync::atomic::{AtomicUsize, Ordering},
     };
 
     use axum::routing::get;
@@ -257,37 +256,55 @@ mod tests {
         tokio::task::spawn_blocking(read).await.unwrap()
     }
 
-    fn slow(time: Duration) -> Router {
-        Router::new().route(
-            "/slow",
-            get(move || async move {
-                sleep(time).await;
+    /// A route that says when a request has come in, and answers when it is let go.
+    struct Gate {
+        entered: Arc<Semaphore>,
+        go: Arc<Semaphore>,
+    }
+
+    impl Gate {
+        fn new() -> (Self, Router) {
+            let gate = Self { entered: Arc::new(Semaphore::new(0)), go: Arc::new(Semaphore::new(0)) };
+            let (entered, go) = (Arc::clone(&gate.entered), Arc::clone(&gate.go));
+            let handler = move || async move {
+                entered.add_permits(1);
+                go.acquire().await.unwrap().forget();
                 "done"
-            }),
-        )
+            };
+            (gate, Router::new().route("/slow", get(handler)))
+        }
+
+        async fn entered(&self) {
+            self.entered.acquire().await.unwrap().forget();
+        }
     }
 
     const REQUEST: &str = "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
 
     #[tokio::test(flavor = "multi_thread")]
     async fn requests_in_flight_are_answered_before_the_server_ends() {
-        let (stop, address, serving) = start(slow(Duration::from_millis(400)), ServeOptions::default()).await;
+        let (gate, router) = Gate::new();
+        let (stop, address, serving) = start(router, ServeOptions::default()).await;
         let idle = send(address, "");
         let busy = send(address, REQUEST);
-        sleep(Duration::from_millis(100)).await;
+        gate.entered().await;
         drop(stop);
+        while Client::connect(address).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        gate.go.add_permits(1);
         assert!(read(busy).await.ends_with("done"));
         assert_eq!(serving.await.unwrap(), Drained::Clean);
         assert_eq!(read(idle).await, "");
-        assert!(Client::connect(address).is_err(), "the listener is still open");
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_takes_longer_than_the_drain_is_cut_off() {
+        let (gate, router) = Gate::new();
         let options = ServeOptions { drain: Duration::from_millis(100), ..ServeOptions::default() };
-        let (stop, address, serving) = start(slow(Duration::from_mins(1)), options).await;
+        let (stop, address, serving) = start(router, options).await;
         let busy = send(address, REQUEST);
-        sleep(Duration::from_millis(100)).await;
+        gate.entered().await;
         drop(stop);
         assert_eq!(serving.await.unwrap(), Drained::CutOff { connections: 1 });
         assert_eq!(read(busy).await, "");
@@ -297,58 +314,57 @@ mod tests {
     async fn a_head_that_does_not_end_is_cut_off() {
         let options =
             ServeOptions { header_read_timeout: Duration::from_millis(200), ..ServeOptions::default() };
-        let (_stop, address, _serving) = start(slow(Duration::ZERO), options).await;
-        let started = std::time::Instant::now();
+        let (_stop, address, _serving) = start(Gate::new().1, options).await;
+        // Read until the server closes; the client's own time-out is far longer.
         assert!(!read(send(address, "GET /slow HTTP/1.1\r\nhost:")).await.contains("200 OK"));
-        assert!(started.elapsed() < Duration::from_secs(10));
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn connections_beyond_the_limit_are_told_to_come_back() {
+        let (gate, router) = Gate::new();
         let options = ServeOptions { max_connections: 1, ..ServeOptions::default() };
-        let (_stop, address, _serving) = start(slow(Duration::ZERO), options).await;
-        let first = send(address, "");
-        sleep(Duration::from_millis(100)).await;
+        let (_stop, address, _serving) = start(router, options).await;
+        let first = send(address, REQUEST);
+        gate.entered().await;
         let second = read(send(address, REQUEST)).await;
-        assert!(
-            second.starts_with("HTTP/1.1 503")
-                && second.contains("retry-after: 1")
-                && second.contains("x-request-id: "),
-            "{second}"
-        );
+        assert!(second.starts_with("HTTP/1.1 503") && second.contains("retry-after: 1"), "{second}");
+        gate.go.add_permits(2);
         drop(first);
-        sleep(Duration::from_millis(100)).await;
-        let third = send(address, "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        assert!(read(third).await.ends_with("done"));
+        // The place is free once the server has seen the first connection end.
+        let last = "GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        loop {
+            let reply = read(send(address, last)).await;
+            if reply.ends_with("done") {
+                break;
+            }
+            assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 503"), "{reply}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_work_of_a_client_that_left_is_dropped() {
-        struct Guard(Arc<AtomicUsize>);
+        struct Guard(Option<oneshot::Sender<()>>);
         impl Drop for Guard {
             fn drop(&mut self) {
-                self.0.fetch_add(1, Ordering::SeqCst);
+                if let Some(dropped) = self.0.take() {
+                    dropped.send(()).unwrap();
+                }
             }
         }
-        let dropped = Arc::new(AtomicUsize::new(0));
-        let guard = Arc::clone(&dropped);
-        let router = Router::new().route(
-            "/slow",
-            get(move || async move {
-                let _guard = Guard(guard);
-                sleep(Duration::from_mins(1)).await;
-            }),
-        );
+        let (dropped, was_dropped) = oneshot::channel();
+        let guard = Arc::new(std::sync::Mutex::new(Some(Guard(Some(dropped)))));
+        let entered = Arc::new(Semaphore::new(0));
+        let signal = Arc::clone(&entered);
+        let handler = move || async move {
+            let _guard = guard.lock().unwrap().take();
+            signal.add_permits(1);
+            std::future::pending::<&str>().await
+        };
+        let router = Router::new().route("/slow", get(handler));
         let (_stop, address, _serving) = start(router, ServeOptions::default()).await;
         let client = send(address, REQUEST);
-        sleep(Duration::from_millis(100)).await;
+        entered.acquire().await.unwrap().forget();
         drop(client);
-        for _ in 0..100 {
-            if dropped.load(Ordering::SeqCst) == 1 {
-                return;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the handler still runs");
+        timeout(Duration::from_secs(20), was_dropped).await.expect("the handler still runs").unwrap();
     }
 }

@@ -221,7 +221,9 @@ impl Scorer {
             Ok(_) => "answered",
             Err(ScoreError::Model(_) | ScoreError::Faults(_)) => "refused",
             Err(ScoreError::Backbone(
-                BackboneError::Overloaded { .. } | BackboneError::TooManyTexts { .. } | BackboneError::DeadlineExceeded,
+                BackboneError::Overloaded { .. }
+                | BackboneError::TooManyTexts { .. }
+                | BackboneError::DeadlineExceeded,
             )) => "overloaded",
             Err(ScoreError::Backbone(_) | ScoreError::Head(_)) => "failed",
         };

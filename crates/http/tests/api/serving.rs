@@ -8,7 +8,7 @@ use std::{
 
 use polyreward_http::{Drained, Limits, ServeOptions, serve};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::fixture::Server;
 
@@ -55,24 +55,36 @@ fn post(body: &Value) -> (String, String) {
     (head, body)
 }
 
+/// Asks until the answer starts as wanted; the server changes on its own time, bounded by the test runner's.
+async fn ask_until(address: SocketAddr, path: &str, wanted: &str) -> String {
+    for _ in 0..100_000 {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let reply = finish(connect(address), &request).await;
+        if reply.starts_with(wanted) {
+            return reply;
+        }
+    }
+    panic!("{path} never answered {wanted}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_says_so_first_and_loses_no_request() {
-    let server = Server::new();
+    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() });
     let options = ServeOptions { grace: Duration::from_millis(500), ..ServeOptions::default() };
     let running = start(&server, options).await;
     let (head, body) = post(&json!({"items": [{"prompt": "Name a fish.", "responses": ["A trout."]}]}));
     let mut busy = connect(running.address);
     busy.write_all(head.as_bytes()).unwrap();
     busy.write_all(&body.as_bytes()[..10]).unwrap();
-    sleep(Duration::from_millis(100)).await;
+    // The one place is taken: the request is in flight.
+    ask_until(running.address, "/info", "HTTP/1.1 503").await;
     drop(running.stop);
-    sleep(Duration::from_millis(100)).await;
     // In the grace: still reachable, no longer ready.
-    let ready = finish(connect(running.address), "GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    let ready = ask_until(running.address, "/ready", "HTTP/1.1 503").await;
     assert!(ready.contains("/problems/draining"), "{ready}");
-    sleep(Duration::from_millis(600)).await;
-    assert!(TcpStream::connect(running.address).is_err(), "the listener is still open");
+    while TcpStream::connect(running.address).is_ok() {
+        tokio::task::yield_now().await;
+    }
     let reply = finish(busy, &body[10..]).await;
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
     assert!(reply.contains("\"rewards\""), "{reply}");

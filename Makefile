@@ -83,8 +83,8 @@ check-tools: $(RUFF)
 	$(RUFF) check --quiet tools
 	$(RUFF) format --quiet --check tools
 
-bench: setup build ## measure against the budgets
-	cargo bench --workspace --locked
+bench: train-sample ## measure against the budgets
+	cargo bench --locked --package polyreward-cli --bench score
 
 fmt: $(RUFF) ## format Rust and Python
 	cargo fmt --all

@@ -17,6 +17,7 @@ export ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/libonnxruntime.$(if $(filter Darwi
 POLYREWARD := target/release/polyreward
 BACKBONE := $(CACHE)/backbones/$(BACKBONE_NAME)
 SAMPLE := $(CACHE)/sample/people.jsonl.gz
+# A link to the folder that was trained last.
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
@@ -39,15 +40,19 @@ $(SAMPLE): tools/generate_sample.py
 	@mkdir -p $(@D)
 	$(PYTHON) tools/generate_sample.py --out $@
 
-# Trains again only when the data, the backbone, or the code that trains has changed.
+# Trains again only when the data, the backbone or the code has changed. Each set of inputs has a folder of its own,
+# which appears whole: of two runs at once the second to finish keeps the first one's.
 train-sample: setup build $(SAMPLE) ## train all heads on the sample data
-	@inputs=$$({ echo $(HEADS); cat $(SAMPLE) $(BACKBONE)/backbone.json; \
-	    find crates/heads/src crates/training/src -name '*.rs' | LC_ALL=C sort | xargs cat; } | cksum); \
-	if [ "$$inputs" != "$$(cat $(MODELS)/inputs 2>/dev/null)" ]; then \
-	    rm -rf $(MODELS).new && mkdir -p $(MODELS).new && \
-	    $(POLYREWARD) train --data $(SAMPLE) --backbone $(BACKBONE) --heads $(HEADS) --out $(MODELS).new && \
-	    echo "$$inputs" > $(MODELS).new/inputs && rm -rf $(MODELS) && mv $(MODELS).new $(MODELS); \
-	fi
+	@set -e; inputs=$$({ echo $(HEADS); cat $(SAMPLE) $(BACKBONE)/backbone.json Cargo.lock; \
+	    find crates -path '*/src/*' -name '*.rs' | LC_ALL=C sort | xargs cat; } | cksum | tr -d ' '); \
+	trained=$(MODELS)-$$inputs; \
+	if [ ! -d "$$trained" ]; then \
+	    fresh=$$(mktemp -d "$(MODELS)-training.XXXXXX"); \
+	    $(POLYREWARD) train --data $(SAMPLE) --backbone $(BACKBONE) --heads $(HEADS) --out "$$fresh"; \
+	    mv "$$fresh" "$$trained" 2>/dev/null || rm -rf "$$fresh"; \
+	fi; \
+	if [ -d $(MODELS) ] && [ ! -L $(MODELS) ]; then rm -rf $(MODELS); fi; \
+	ln -sfn "$$trained" $(MODELS)
 
 demo: train-sample ## train, serve, and play held-out people against the server (ONCE=1 stops after the table)
 	$(POLYREWARD) demo --data $(SAMPLE) --backbone $(BACKBONE) --models $(MODELS) $(if $(filter 1,$(ONCE)),--once)

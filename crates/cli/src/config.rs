@@ -47,7 +47,9 @@ pub struct Server {
     pub max_batch: usize,
     /// Requests answered at once at most; more are refused with 503.
     pub max_in_flight: usize,
-    /// Seconds that requests in flight have to finish after SIGTERM.
+    /// Seconds after SIGTERM in which the listener stays open though `/ready` says 503, for balancers to notice.
+    pub grace_seconds: u64,
+    /// Seconds that requests in flight have to finish after SIGTERM, the grace included.
     pub drain_seconds: u64,
 }
 
@@ -59,6 +61,7 @@ impl Default for Server {
             max_body_bytes: 16 << 20,
             max_batch: 1024,
             max_in_flight: 1024,
+            grace_seconds: 1,
             drain_seconds: 30,
         }
     }

@@ -162,9 +162,22 @@ impl Iterator for JsonlReader {
     }
 }
 
-/// serde_json's message without the position inside the line's only line.
-fn describe(error: &serde_json::Error) -> String {
-    format!("{} (column {})", error.to_string().split(" at line ").next().unwrap_or_default(), error.column())
+/// What is wrong with a line of JSON, and where in it, without the text it holds: that can be a prompt.
+pub fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let text = scrub(scrub(text.to_owned(), "string \"", "\", expected"), "unknown variant `", "`, expected");
+    format!("{text} (column {})", error.column())
+}
+
+/// Takes out what serde quotes between an opening and the last closing.
+fn scrub(text: String, opening: &str, closing: &str) -> String {
+    match text.find(opening).zip(text.rfind(closing)) {
+        Some((start, end)) if start + opening.len() <= end => {
+            format!("{}...{}", &text[..start + opening.len()], &text[end..])
+        }
+        _ => text,
+    }
 }
 
 #[derive(Deserialize)]
@@ -271,6 +284,19 @@ mod tests {
             assert!(message.contains(&format!("line {}:", at + 1)), "{message}");
         }
         assert!(records[bad.len()].is_ok());
+    }
+
+    #[test]
+    fn an_error_never_quotes_a_text() {
+        for line in [
+            r#"{"user_id": "a", "chosen": "a", "rejected": "b", "strength": "a secret, \"quoted\", expected"}"#,
+            r#"{"user_id": "a", "chosen": "a", "rejected": "b", "split": "a secret"}"#,
+            r#"{"user_id": "a", "chosen": "a", "rejected": "b", "tags": "a secret"}"#,
+        ] {
+            let (records, _) = read(line.as_bytes());
+            let message = records[0].as_ref().unwrap_err().to_string();
+            assert!(!message.contains("secret"), "{message}");
+        }
     }
 
     #[test]

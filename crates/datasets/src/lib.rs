@@ -4,4 +4,4 @@
 
 mod jsonl;
 
-pub use jsonl::{JsonlReader, ReadError, open_jsonl};
+pub use jsonl::{JsonlReader, ReadError, describe, open_jsonl};

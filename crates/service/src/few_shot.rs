@@ -23,8 +23,6 @@ pub struct Shot {
     pub examples: usize,
     /// For each person, P(chosen preferred) of every query comparison.
     pub predictions: Vec<PersonPredictions>,
-    /// Seconds spent on adapting all people, for the record.
-    pub adapt_seconds: f64,
 }
 
 /// Adapts to the first `n` context comparisons of every person and predicts their queries, for each `n` of `shots`.
@@ -41,19 +39,17 @@ pub fn few_shot(
         people.iter().map(|person| Sides::of(model, items, person)).collect::<Result<_, _>>()?;
     let mut results = Vec::with_capacity(shots.len());
     for &examples in shots {
-        let started = std::time::Instant::now();
         let states = people
             .iter()
             .zip(&sides)
             .map(|(person, sides)| sides.adapt(model, person, examples))
             .collect::<Result<Vec<_>, _>>()?;
-        let adapt_seconds = started.elapsed().as_secs_f64();
         let predictions = states
             .iter()
             .zip(&sides)
             .map(|(state, sides)| sides.predict(model, state))
             .collect::<Result<_, _>>()?;
-        results.push(Shot { examples, predictions, adapt_seconds });
+        results.push(Shot { examples, predictions });
     }
     Ok(results)
 }

@@ -219,7 +219,9 @@ impl ModelRegistry {
         let _scanning = self.scanning.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = self.registered();
         let mut next = Registered { chosen_default: self.read_default()?, ..Registered::default() };
-        for (name, version) in self.folders()? {
+        let Folders { models, unreadable } = self.folders()?;
+        next.failed.extend(unreadable);
+        for (name, version) in models {
             let known = before.models.values().find(|model| {
                 model.reference.name.as_str() == name && model.reference.version.as_str() == version
             });
@@ -286,21 +288,29 @@ impl ModelRegistry {
         Ok(selector)
     }
 
-    /// `(name, version)` of every folder two levels down whose names are a model's, sorted.
-    fn folders(&self) -> Result<Vec<(String, String)>, RegistryError> {
-        let mut folders = Vec::new();
+    /// `(name, version)` of every folder two levels down whose names are a model's. One that cannot be listed
+    /// must not hide the others.
+    fn folders(&self) -> Result<Folders, RegistryError> {
+        let (mut folders, mut unreadable) = (Vec::new(), Vec::new());
         for name in subfolders(&self.folder)? {
             if name.parse::<ModelName>().is_err() {
                 continue;
             }
-            for version in subfolders(&self.folder.join(&name))? {
-                if version.parse::<ModelVersion>().is_ok() {
-                    folders.push((name.clone(), version));
+            match subfolders(&self.folder.join(&name)) {
+                Ok(versions) => folders.extend(
+                    versions
+                        .into_iter()
+                        .filter(|version| version.parse::<ModelVersion>().is_ok())
+                        .map(|version| (name.clone(), version)),
+                ),
+                Err(error) => {
+                    let detail = with_causes(&error).replace(&format!("{}/", self.folder.display()), "");
+                    unreadable.push(FailedModel { folder: name, detail, still_serving: false });
                 }
             }
         }
         folders.sort();
-        Ok(folders)
+        Ok(Folders { models: folders, unreadable })
     }
 
     fn load(&self, name: &str, version: &str) -> Result<Model, RegistryError> {
@@ -312,7 +322,8 @@ impl ModelRegistry {
             return Err(RegistryError::Misplaced { card: reference, folder: format!("{name}@{version}") });
         }
         if card.backbone.hash != self.backbone.hash {
-            let label = |name: &str, hash: &str| format!("{name} ({})", &hash[..hash.len().min(12)]);
+            let label =
+                |name: &str, hash: &str| format!("{name} ({})", hash.chars().take(12).collect::<String>());
             return Err(RegistryError::Backbone {
                 expected: label(&card.backbone.name, &card.backbone.hash),
                 actual: label(&self.backbone.name, &self.backbone.hash),
@@ -349,12 +360,25 @@ impl ModelRegistry {
         if !real.starts_with(&self.folder) {
             return Err(RegistryError::Outside(path.to_owned()));
         }
-        let bytes = fs::metadata(&real).map_err(failed)?.len();
+        let metadata = fs::metadata(&real).map_err(failed)?;
+        if !metadata.is_file() {
+            // A pipe, say, would be waited for without end.
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "is not a plain file")));
+        }
+        let bytes = metadata.len();
         if bytes > limit {
             return Err(RegistryError::TooLarge { path: path.to_owned(), bytes, limit });
         }
         fs::read(&real).map_err(failed)
     }
+}
+
+/// What a models folder holds, before anything in it is read.
+struct Folders {
+    /// `(name, version)`, sorted.
+    models: Vec<(String, String)>,
+    /// Models whose versions cannot be listed.
+    unreadable: Vec<FailedModel>,
 }
 
 fn subfolders(folder: &Path) -> Result<Vec<String>, RegistryError> {

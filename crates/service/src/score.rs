@@ -241,14 +241,20 @@ impl Scorer {
         if !query.partial && faults.iter().any(Option::is_some) {
             return Err(ScoreError::Faults(faults.into_iter().flatten().collect()));
         }
-        let features = plan.features(&model, &embedded)?;
-        let judge = Judge { model: &model, user: model.head.population(), scale: query.scale };
-        let results = match &query.work {
-            Work::Pairs(_) => Scored::Pairs(judge.pairs(&plan, &features, &embedded, faults)?),
-            Work::Items(_) => Scored::Items(judge.items(&plan, &features, &embedded, faults)?),
+        let rows = plan.rows.len();
+        let judged = Arc::clone(&model);
+        // Seconds, for a large request on the win_rate scale: not on a thread that answers probes.
+        let results =
+            tokio::task::spawn_blocking(move || judge(&judged, &plan, &embedded, faults, query.scale)).await;
+        let results = match results {
+            Ok(results) => results?,
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return Err(ScoreError::Backbone(BackboneError::Stopped)),
+            },
         };
         ::metrics::histogram!(metrics::HEAD_SECONDS).record(started.elapsed());
-        ::metrics::counter!(metrics::REWARDS_TOTAL).increment(plan.rows.len() as u64);
+        ::metrics::counter!(metrics::REWARDS_TOTAL).increment(rows as u64);
         let user = match query.whose {
             Whose::Population => None,
             Whose::User(user_id) => Some(UserSeen { user_id, examples: 0, known: false }),
@@ -262,6 +268,23 @@ impl Scorer {
             usage,
         })
     }
+}
+
+/// Everything after the embeddings.
+fn judge(
+    model: &Model,
+    plan: &Plan,
+    embedded: &[Result<Embedded, InputError>],
+    faults: Vec<Option<Fault>>,
+    scale: RewardScale,
+) -> Result<Scored, HeadError> {
+    let features = plan.features(model, embedded)?;
+    let judge = Judge { model, user: model.head.population(), scale };
+    Ok(if plan.pairs {
+        Scored::Pairs(judge.pairs(plan, &features, embedded, faults)?)
+    } else {
+        Scored::Items(judge.items(plan, &features, embedded, faults)?)
+    })
 }
 
 fn usage_of(embedded: &[Result<Embedded, InputError>]) -> Usage {

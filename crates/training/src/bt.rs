@@ -237,9 +237,9 @@ impl<'a> Problem<'a> {
     fn validate(&self, network: &Network, embeddings: &Tensor) -> Result<(f64, f64), TrainingError> {
         let rows: Vec<&Row> = self.validation.iter().collect();
         let margins = network.margins(embeddings, &rows, None)?.to_vec1::<f32>()?;
-        let loss: f64 = margins.iter().map(|m| -log_sigmoid(f64::from(*m))).sum();
         let right: f64 = margins.iter().map(|m| f64::from(u8::from(*m > 0.0))).sum();
-        Ok((loss / margins.len() as f64, right / margins.len() as f64))
+        let count = margins.len() as f64;
+        Ok((log_loss(&self.validation, margins.into_iter().map(f64::from)), right / count))
     }
 
     /// The reward weights and their posterior on given features, with the prior precision of least validation loss.
@@ -271,7 +271,7 @@ impl<'a> Problem<'a> {
             };
             let fit = fit_logistic_map(&problem)?;
             let margins = validation.mapv(f64::from).dot(&fit.weights);
-            let loss = -margins.iter().map(|m| log_sigmoid(*m)).sum::<f64>() / margins.len() as f64;
+            let loss = log_loss(&self.validation, margins.into_iter());
             start = Some(fit.weights.clone());
             if best.as_ref().is_none_or(|(_, _, best_loss)| loss < *best_loss) {
                 best = Some((fit, precision, loss));
@@ -314,6 +314,16 @@ fn rows<'a>(form: &EmbeddedForm, comparisons: impl Iterator<Item = &'a ItemCompa
             confidence: comparison.label_confidence,
         })
         .collect()
+}
+
+/// Mean log loss of margins, weighted by how much each comparison counts and how sure its label is.
+fn log_loss(rows: &[Row], margins: impl Iterator<Item = f64>) -> f64 {
+    let (mut loss, mut weight) = (0.0, 0.0);
+    for (row, m) in rows.iter().zip(margins) {
+        loss -= row.strength * (row.confidence * log_sigmoid(m) + (1.0 - row.confidence) * log_sigmoid(-m));
+        weight += row.strength;
+    }
+    loss / weight
 }
 
 fn differences(features: &Array2<f32>, rows: &[Row]) -> Array2<f32> {

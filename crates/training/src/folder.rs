@@ -11,7 +11,7 @@ use polyreward_heads::{
     BackboneCard, CARD_FORMAT, Head, ModelCard, TrainingDataCard, sha256_hex, write_head,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     assess::{Evaluation, calibrate, evaluate, reward_statistics},
@@ -81,7 +81,8 @@ pub fn write_model(
     let references: Vec<usize> = items.iter().copied().step_by(stride).collect();
     let (hyperparameters, weights) = write_head(head, &data.items.features(head, &references)?)?;
     let weights_sha256 = sha256_hex(&weights);
-    let version = version_of(&weights_sha256, &hyperparameters, provenance);
+    let scale = json!({"calibration": calibration, "reward_statistics": statistics});
+    let version = version_of(&weights_sha256, &hyperparameters, &scale, provenance);
     let card = ModelCard {
         format: CARD_FORMAT,
         name: provenance.name.clone(),
@@ -111,18 +112,27 @@ pub fn write_model(
     let path = models.join(card.name.as_str()).join(card.version.as_str());
     write_folder(
         &path,
-        &[("head.safetensors", weights), ("evaluation.json", json(&evaluation)), ("model.json", json(&card))],
+        &[
+            ("head.safetensors", weights),
+            ("evaluation.json", pretty(&evaluation)),
+            ("model.json", pretty(&card)),
+        ],
     )?;
     Ok(ModelFolder { model: ModelRef { name: card.name, version: card.version }, path, evaluation })
 }
 
 /// The beginning of a hash over all that changes a score.
-fn version_of(weights_sha256: &str, hyperparameters: &Value, provenance: &Provenance) -> String {
-    let all = format!("{weights_sha256}\n{hyperparameters}\n{}", provenance.backbone.hash);
+fn version_of(
+    weights_sha256: &str,
+    hyperparameters: &Value,
+    scale: &Value,
+    provenance: &Provenance,
+) -> String {
+    let all = format!("{weights_sha256}\n{hyperparameters}\n{scale}\n{}", provenance.backbone.hash);
     sha256_hex(all.as_bytes())[..8].to_owned()
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
+fn pretty(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(value).expect("plain structures serialise");
     bytes.push(b'\n');
     bytes
@@ -144,11 +154,16 @@ fn write_folder(path: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), TrainingEr
     }
     let staged = staging.keep();
     make_readable(&staged).map_err(failed(&staged))?;
-    if path.exists() {
-        // The version is a hash of the contents: the folder that is there is this one, or damaged.
-        fs::remove_dir_all(path).map_err(failed(path))?;
+    // The version is a hash of the contents: a folder that is there is this one, or damaged. It steps aside and goes
+    // only when the new one stands.
+    let aside = path.exists().then(|| staged.with_extension("old"));
+    if let Some(aside) = &aside {
+        fs::rename(path, aside).map_err(failed(path))?;
     }
     fs::rename(&staged, path).map_err(failed(path))?;
+    if let Some(aside) = &aside {
+        fs::remove_dir_all(aside).map_err(failed(aside))?;
+    }
     fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed(parent))
 }
 

@@ -82,6 +82,7 @@ impl Server {
             .arg(&arguments.backbone)
             .arg("--models")
             .arg(&arguments.models)
+            .env("POLYREWARD_SERVER__GRACE_SECONDS", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

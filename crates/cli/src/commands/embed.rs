@@ -18,6 +18,7 @@ use parquet::{
     file::properties::WriterProperties,
 };
 use polyreward_backbone::{Backbone, EmbedInput};
+use polyreward_datasets::describe;
 use polyreward_domain::{Overflow, Prompt, TextForm, check_text};
 use serde::Deserialize;
 
@@ -110,7 +111,8 @@ fn schema(dim: usize) -> Arc<Schema> {
 
 fn parse(file: &Path, number: usize, text: &str) -> anyhow::Result<(usize, Option<String>, EmbedInput)> {
     let place = || format!("{}, line {number}", file.display());
-    let line: Line = serde_json::from_str(text).with_context(place)?;
+    let line: Line =
+        serde_json::from_str(text).map_err(|error| anyhow!(describe(&error))).with_context(place)?;
     if let Some(prompt) = &line.prompt {
         prompt.check().map_err(|error| anyhow!("prompt {error}")).with_context(place)?;
     }

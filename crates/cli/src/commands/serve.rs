@@ -61,7 +61,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let address = listen_address(&config)?;
-    start_logging();
+    start_logging()?;
     let metrics = install_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -84,7 +84,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             ..Limits::default()
         };
         let options = ServeOptions {
-            drain: Duration::from_secs(config.server.drain_seconds),
+            grace: Duration::from_secs(config.server.grace_seconds),
+            drain: Duration::from_secs(
+                config.server.drain_seconds.saturating_sub(config.server.grace_seconds),
+            ),
             ..ServeOptions::default()
         };
         let state = AppState::new(registry, backbone.clone(), limits, metrics);
@@ -94,7 +97,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         match drained {
             Drained::Clean => Ok(()),
             Drained::CutOff { connections } => {
-                anyhow::bail!("{connections} connections were cut off at the end of the drain")
+                // Their time was up; that is an ordinary end of a server.
+                tracing::warn!(connections, "{connections} connections were cut off at the end of the drain");
+                Ok(())
             }
         }
     })
@@ -136,11 +141,16 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("POLYREWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_logging() -> anyhow::Result<()> {
+    let filter = match std::env::var("POLYREWARD_LOG") {
+        Ok(text) => EnvFilter::try_new(&text)
+            .map_err(|error| UsageError(format!("POLYREWARD_LOG: {text:?} is not a filter: {error}")))?,
+        Err(_) => EnvFilter::new("info"),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    Ok(())
 }

@@ -87,3 +87,24 @@ async fn a_model_of_another_backbone_is_reported_not_served() {
     assert!(detail.contains("trained on backbone"), "{detail}");
     assert_eq!(server.get("/ready").await.0, 503);
 }
+
+#[test]
+fn the_demo_plays_held_out_people_and_ends() {
+    let place = Place::trained();
+    let backbone = crate::support::backbone();
+    let output = place.run(&[
+        "demo",
+        "--once",
+        "--data",
+        "people.jsonl",
+        "--models",
+        "models",
+        "--backbone",
+        backbone.to_str().unwrap(),
+    ]);
+    let text = crate::support::stdout(&output);
+    assert!(output.status.success(), "{}", crate::support::stderr(&output));
+    for part in ["http://127.0.0.1:", "simulated", "everybody", "P(first preferred)"] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}

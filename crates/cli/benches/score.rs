@@ -252,7 +252,7 @@ impl Server {
         let mut server = Self { child, url: String::new() };
         for line in BufReader::new(stdout).lines() {
             if let Some((_, url)) = line?.split_once("listening on ") {
-                server.url = url.trim().to_owned();
+                url.trim().clone_into(&mut server.url);
                 return Ok(server);
             }
         }

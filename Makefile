@@ -36,7 +36,7 @@ setup: prerequisites ## fill the cache: ONNX Runtime, the default backbone, Pyth
 build: prerequisites ## build the server (release)
 	cargo build --release --locked --bin polyreward
 
-$(SAMPLE): tools/generate_sample.py
+$(SAMPLE): tools/generate_sample.py data/sample/prompts.jsonl data/sample/people.json
 	@mkdir -p $(@D)
 	$(PYTHON) tools/generate_sample.py --out $@
 
@@ -49,7 +49,7 @@ train-sample: setup build $(SAMPLE) ## train all heads on the sample data
 	if [ ! -d "$$trained" ]; then \
 	    fresh=$$(mktemp -d "$(MODELS)-training.XXXXXX"); \
 	    $(POLYREWARD) train --data $(SAMPLE) --backbone $(BACKBONE) --heads $(HEADS) --out "$$fresh"; \
-	    mv "$$fresh" "$$trained" 2>/dev/null || rm -rf "$$fresh"; \
+	    $(PYTHON) tools/publish_folder.py "$$fresh" "$$trained"; \
 	fi; \
 	if [ -d $(MODELS) ] && [ ! -L $(MODELS) ]; then rm -rf $(MODELS); fi; \
 	ln -sfn "$$trained" $(MODELS)

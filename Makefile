@@ -3,7 +3,7 @@
 PYTHON ?= python3
 CARGO_NEXTEST := 0.9.151
 CARGO_DENY := 0.20.2
-HEADS := bt
+HEADS := bt,lore,pal-a,pal-b,vpl,micro
 BACKBONE_NAME ?= all-minilm-l6-v2-int8
 
 export POLYREWARD_CACHE ?= $(CURDIR)/.cache

@@ -8,7 +8,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use polyreward_backbone::BackboneOptions;
-use polyreward_training::BtConfig;
+use polyreward_training::TrainConfig;
 use serde::{Deserialize, Serialize};
 
 /// The file that is read when none is named, if it exists.
@@ -29,8 +29,10 @@ pub struct Config {
     pub backbone: Backbone,
     /// The trained models.
     pub models: Models,
+    /// The people whose rewards are asked for.
+    pub users: Users,
     /// Training.
-    pub train: Train,
+    pub train: TrainConfig,
 }
 
 /// The HTTP server.
@@ -146,12 +148,13 @@ impl Default for Models {
     }
 }
 
-/// Training.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// The people whose rewards are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Train {
-    /// The Bradley-Terry head.
-    pub bt: BtConfig,
+pub struct Users {
+    /// A JSONL file of their comparisons, plain or gzipped; kept in memory, read once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
 }
 
 /// Flags that stand above file and environment; `None` is a flag that was not given.
@@ -166,6 +169,9 @@ pub struct Overrides {
     /// `models.*`
     #[serde(skip_serializing_if = "is_default")]
     pub models: PathOverride,
+    /// `users.*`
+    #[serde(skip_serializing_if = "is_default")]
+    pub users: PathOverride,
 }
 
 /// `server.*` on the command line.
@@ -182,7 +188,7 @@ pub struct ServerOverrides {
 /// A folder on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PathOverride {
-    /// `--backbone`, `--models`
+    /// `--backbone`, `--models`, `--users`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -244,10 +250,10 @@ fn check(config: &Config) -> Result<(), UsageError> {
         ("backbone.max_batch_tokens", config.backbone.max_batch_tokens),
         ("backbone.max_queued_texts", config.backbone.max_queued_texts),
     ];
-    match positive.into_iter().find(|(_, value)| *value == 0) {
-        Some((key, _)) => Err(UsageError(format!("configuration: {key} is at least 1"))),
-        None => Ok(()),
+    if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+        return Err(UsageError(format!("configuration: {key} is at least 1")));
     }
+    config.train.check().map_err(|error| UsageError(format!("configuration: train.{error}")))
 }
 
 /// Each of figment's errors with its key, its source and, for an unknown key, the nearest known one.
@@ -318,6 +324,15 @@ mod tests {
         assert!(text.contains("server.max_batch"), "{text}");
         let text = load_text("[server]\nmax_batch = 0\n", &Overrides::default()).unwrap_err().to_string();
         assert!(text.contains("server.max_batch is at least 1"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_training_out_of_range_is_refused_by_name() {
+        let refused = |text| load_text(text, &Overrides::default()).unwrap_err().to_string();
+        let text = refused("[train.lore]\nrank = 0\n");
+        assert!(text.contains("train.lore.rank: is between 1 and 256"), "{text}");
+        let text = refused("[train.pal_c]\n");
+        assert!(text.contains("did you mean pal_"), "{text}");
     }
 
     #[test]

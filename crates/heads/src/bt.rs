@@ -1,50 +1,38 @@
 //! Bradley-Terry: one reward for everybody, the yardstick that every other head is held against.
 
-use ndarray::{Array1, Array2, ArrayView2};
-use polyreward_domain::{HeadFamily, TextForm, TextForms};
+use ndarray::{Array2, ArrayView2};
+use polyreward_domain::{HeadFamily, TextForms};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
     linear::linear_moments,
-    mlp::{Activation, Layer, Mlp},
     state::UserState,
+    trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
 
 /// Weights of a [`BradleyTerry`] head, unchecked.
 #[derive(Debug, Clone)]
 pub struct BtParameters {
-    /// Which embedding it reads.
-    pub form: TextForm,
-    /// `D`, the length of that embedding.
-    pub embedding_dim: usize,
-    /// From embedding to features, `D` to `F`; `None` is the identity, a linear reward.
-    pub projector: Option<Mlp>,
-    /// Reward weights over the features, `[F]`.
-    pub weights: Array1<f32>,
-    /// Their posterior covariance, `[F, F]`.
-    pub covariance: Array2<f32>,
+    /// Its latent is the features, its `q` the reward; without a hidden layer the reward is linear.
+    pub trunk: Trunk,
+    /// Posterior covariance of the weights of `q`, `[H, H]`; `None` is certainty.
+    pub weights_covariance: Option<Array2<f32>>,
 }
 
-/// `reward = w · f(e)`, `P(a preferred to b) = sigmoid(reward(a) - reward(b))` (Bradley and Terry 1952), with
-/// Laplace's posterior over `w`: what the training people leave open is the reward's uncertainty.
+/// `reward = q(x)`, `P(a preferred to b) = sigmoid(reward(a) - reward(b))` (Bradley and Terry 1952), with
+/// Laplace's posterior over the last layer: what the training people leave open is the reward's uncertainty.
 #[derive(Debug, Clone)]
 pub struct BradleyTerry {
-    form: TextForm,
-    embedding_dim: usize,
-    projector: Option<Mlp>,
+    trunk: Trunk,
     population: UserState,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hyperparameters {
-    text_form: TextForm,
-    embedding_dim: usize,
-    /// Width of the hidden layer; 0 is a linear reward.
-    hidden: usize,
-    activation: Activation,
+    trunk: TrunkCard,
 }
 
 impl BradleyTerry {
@@ -53,37 +41,19 @@ impl BradleyTerry {
     /// # Errors
     /// Sizes that do not fit, a number that is not finite.
     pub fn new(parameters: BtParameters) -> Result<Self, HeadError> {
-        let BtParameters { form, embedding_dim, projector, weights, covariance } = parameters;
-        let features = match &projector {
-            Some(mlp) => {
-                check_len("the projector's input", embedding_dim, mlp.input_len())?;
-                mlp.output_len()
-            }
-            None => embedding_dim,
-        };
-        check_len("the reward weights", features, weights.len())?;
-        Ok(Self { form, embedding_dim, projector, population: UserState::new(weights, covariance, 0)? })
+        let BtParameters { trunk, weights_covariance } = parameters;
+        trunk.check()?;
+        let size = trunk.latent_len();
+        let covariance = weights_covariance.unwrap_or_else(|| Array2::zeros((size, size)));
+        let population = UserState::new(trunk.population.weight.row(0).to_owned(), covariance, 0)?;
+        Ok(Self { trunk, population })
     }
 
     pub(crate) fn from_tensors(tensors: &mut Tensors) -> Result<Self, WeightsError> {
-        let hyper: Hyperparameters =
-            serde_json::from_value(tensors.hyperparameters.clone()).map_err(WeightsError::Hyperparameters)?;
-        let projector = if hyper.hidden == 0 {
-            None
-        } else {
-            let layer = Layer {
-                weight: tensors.take_matrix("projector.weight")?,
-                bias: tensors.take_vector("projector.bias")?,
-            };
-            check_len("the hidden layer", hyper.hidden, layer.bias.len())?;
-            Some(Mlp::new(vec![layer], hyper.activation)?)
-        };
+        let hyper: Hyperparameters = tensors.fields()?;
         Ok(Self::new(BtParameters {
-            form: hyper.text_form,
-            embedding_dim: hyper.embedding_dim,
-            projector,
-            weights: tensors.take_vector("reward.weight")?,
-            covariance: tensors.take_matrix("reward.covariance")?,
+            trunk: Trunk::take(tensors, &hyper.trunk)?,
+            weights_covariance: Some(tensors.take_matrix("weights.covariance")?),
         })?)
     }
 }
@@ -94,11 +64,11 @@ impl Head for BradleyTerry {
     }
 
     fn text_forms(&self) -> TextForms {
-        TextForms::only(self.form)
+        self.trunk.input.text_forms()
     }
 
     fn embedding_dim(&self) -> usize {
-        self.embedding_dim
+        self.trunk.input.embedding_dim()
     }
 
     fn feature_len(&self) -> usize {
@@ -110,21 +80,8 @@ impl Head for BradleyTerry {
     }
 
     fn features(&self, texts: &TextEmbeddings<'_>) -> Result<Array2<f32>, HeadError> {
-        let rows = texts.form(self.form)?;
-        check_len("an embedding", self.embedding_dim, rows.ncols())?;
-        let features = match &self.projector {
-            Some(mlp) => {
-                let mut hidden = mlp.forward(rows)?;
-                hidden.mapv_inplace(|t| mlp.activation().apply(t));
-                hidden
-            }
-            None => rows.to_owned(),
-        };
-        if features.iter().all(|x| x.is_finite()) {
-            Ok(features)
-        } else {
-            Err(HeadError::NotFinite("a feature"))
-        }
+        let latent = self.trunk.encode(texts)?.latent;
+        if latent.iter().all(|x| x.is_finite()) { Ok(latent) } else { Err(HeadError::NotFinite("a feature")) }
     }
 
     fn population(&self) -> &UserState {
@@ -146,7 +103,9 @@ impl Head for BradleyTerry {
 
     fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
-        linear_moments(users, features)
+        let mut moments = linear_moments(users, features)?;
+        moments.mean += self.trunk.population.bias[0];
+        Ok(moments)
     }
 
     fn margins(
@@ -162,23 +121,9 @@ impl Head for BradleyTerry {
     }
 
     fn tensors(&self) -> Tensors {
-        let hidden = self.projector.as_ref().map_or(0, Mlp::output_len);
-        let hyper = Hyperparameters {
-            text_form: self.form,
-            embedding_dim: self.embedding_dim,
-            hidden,
-            activation: self.projector.as_ref().map_or(Activation::Gelu, Mlp::activation),
-        };
-        let mut tensors = Tensors {
-            hyperparameters: serde_json::to_value(hyper).expect("plain fields serialise"),
-            ..Tensors::default()
-        };
-        if let Some(mlp) = &self.projector {
-            tensors.insert("projector.weight", mlp.layers()[0].weight.clone());
-            tensors.insert("projector.bias", mlp.layers()[0].bias.clone());
-        }
-        tensors.insert("reward.weight", self.population.mean().to_owned());
-        tensors.insert("reward.covariance", self.population.covariance().clone());
+        let mut tensors = Tensors::with(&Hyperparameters { trunk: self.trunk.card() });
+        self.trunk.insert(&mut tensors);
+        tensors.insert("weights.covariance", self.population.covariance().clone());
         tensors
     }
 }
@@ -186,19 +131,25 @@ impl Head for BradleyTerry {
 #[cfg(test)]
 mod tests {
     use ndarray::array;
+    use polyreward_domain::TextForm;
 
     use super::*;
+    use crate::input::{FormInput, TextInput};
+    use crate::mlp::Layer;
     use crate::weights::{read_head, write_head};
 
     fn head() -> BradleyTerry {
-        let layer =
-            Layer { weight: array![[0.5, -0.3], [0.2, 0.8], [-0.4, 0.1]], bias: array![0.1, -0.2, 0.0] };
+        let input = FormInput { form: TextForm::PromptResponse, mean: array![0.1, -0.1], scale: 0.5 };
         BradleyTerry::new(BtParameters {
-            form: TextForm::PromptResponse,
-            embedding_dim: 2,
-            projector: Some(Mlp::new(vec![layer], Activation::Gelu).unwrap()),
-            weights: array![1.0, -0.5, 0.25],
-            covariance: array![[0.2, 0.0, 0.1], [0.0, 0.3, 0.0], [0.1, 0.0, 0.4]],
+            trunk: Trunk {
+                input: TextInput { forms: vec![input] },
+                hidden: Some(Layer {
+                    weight: array![[0.5, -0.3], [0.2, 0.8], [-0.4, 0.1]],
+                    bias: array![0.1, -0.2, 0.0],
+                }),
+                population: Layer { weight: array![[1.0, -0.5, 0.25]], bias: array![0.75] },
+            },
+            weights_covariance: Some(array![[0.2, 0.0, 0.1], [0.0, 0.3, 0.0], [0.1, 0.0, 0.4]]),
         })
         .unwrap()
     }
@@ -245,7 +196,7 @@ mod tests {
         assert!(head.features(&texts.with(TextForm::PromptResponse, rows.view())).is_err());
         let nan = array![[f32::NAN, 0.0]];
         let texts = texts.with(TextForm::PromptResponse, nan.view());
-        assert_eq!(head.features(&texts), Err(HeadError::NotFinite("a feature")));
+        assert_eq!(head.features(&texts), Err(HeadError::NotFinite("an input")));
     }
 
     #[test]

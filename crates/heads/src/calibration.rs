@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::head::HeadError;
+use crate::{evidence::check_noise, head::HeadError};
 
 /// `1 / (1 + e^-t)` without overflow.
 pub fn sigmoid(t: f64) -> f64 {
@@ -34,12 +34,23 @@ pub struct Preference {
 pub struct Calibration {
     /// Margins are divided by it.
     pub temperature: f64,
+    /// Posterior variances are multiplied by it: Laplace's variances are right in shape, not always in size.
+    #[serde(default = "one")]
+    pub variance_scale: f64,
+    /// Share `e` of labels found to be wrong: a label was seen with probability `(1 - e) p + e (1 - p)`. Fitted
+    /// beside the temperature, which would otherwise pay for the wrong labels; a preference is served without it.
+    #[serde(default)]
+    pub label_noise: f64,
 }
 
 impl Default for Calibration {
     fn default() -> Self {
-        Self { temperature: 1.0 }
+        Self { temperature: 1.0, variance_scale: 1.0, label_noise: 0.0 }
     }
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// Nodes and weights of the 7-point Gauss-Hermite rule for a standard normal variable (positive half).
@@ -50,12 +61,27 @@ const HERMITE: [(f64, f64); 4] = [
     (3.750_439_717_725_742_3, 0.000_548_268_855_972_217_8),
 ];
 
+/// Shares of wrong labels that a fit tries.
+const NOISES: [f64; 12] = [0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15];
+/// Scales of the variance that a fit tries.
+const VARIANCE_SCALES: [f64; 8] = [1.0, 0.0, 0.0625, 0.125, 0.25, 0.5, 2.0, 4.0];
+/// Rounds of the fit's coordinates at most.
+const ROUNDS: usize = 4;
+
 impl Calibration {
-    /// Checks a temperature that came from a file.
+    /// Checks numbers that came from a file.
     ///
     /// # Errors
-    /// Unless it is finite and positive.
+    /// Unless the temperature is finite and positive, the variance's scale finite and not negative, and the noise in
+    /// `[0, 0.5)`.
     pub fn checked(self) -> Result<Self, HeadError> {
+        check_noise(self.label_noise)?;
+        if !(self.variance_scale.is_finite() && self.variance_scale >= 0.0) {
+            return Err(HeadError::Parameter {
+                name: "variance_scale",
+                detail: "is finite and not negative".into(),
+            });
+        }
         if self.temperature.is_finite() && self.temperature > 0.0 {
             Ok(self)
         } else {
@@ -66,7 +92,7 @@ impl Calibration {
     /// The probability for a margin with a posterior variance, both in logits.
     ///
     /// `sigmoid(m / sqrt(1 + pi v / 8))`, the logistic-normal integral's approximation (MacKay 1992), with
-    /// `m = mean / T` and `v = variance / T^2`. Exactly antisymmetric: `probability(-m) == 1 - probability(m)`.
+    /// `m = mean / T` and `v = c variance / T^2`. Exactly antisymmetric: `probability(-m) == 1 - probability(m)`.
     pub fn probability(self, mean: f64, variance: f64) -> f64 {
         let t = self.moderated(mean, variance);
         // One branch and its complement, so that a swapped pair gives 1 - p to the last bit.
@@ -80,8 +106,8 @@ impl Calibration {
 
     /// The probability together with the posterior standard deviation of `sigmoid(m)`.
     pub fn preference(self, mean: f64, variance: f64) -> Preference {
-        let m = mean.abs() / self.temperature;
-        let deviation = variance.max(0.0).sqrt() / self.temperature;
+        let (m, v) = self.scaled(mean.abs(), variance);
+        let deviation = v.sqrt();
         let (mut first, mut second) = (0.0, 0.0);
         for (at, (node, weight)) in HERMITE.into_iter().enumerate() {
             for sign in if at == 0 { &[1.0][..] } else { &[1.0, -1.0][..] } {
@@ -96,13 +122,34 @@ impl Calibration {
         }
     }
 
-    fn moderated(self, mean: f64, variance: f64) -> f64 {
-        let scale = self.temperature * self.temperature;
-        mean / self.temperature / (1.0 + std::f64::consts::PI * variance.max(0.0) / scale / 8.0).sqrt()
+    /// `m` and `v` of [`Calibration::probability`].
+    fn scaled(self, mean: f64, variance: f64) -> (f64, f64) {
+        let variance = self.variance_scale * variance.max(0.0);
+        (mean / self.temperature, variance / (self.temperature * self.temperature))
     }
 
-    /// The temperature of least mean log loss over held-out `(mean, variance, weight)` margins, each oriented so
-    /// that the chosen response is `a`; golden-section search over `ln T` in `[-4, 4]`.
+    fn moderated(self, mean: f64, variance: f64) -> f64 {
+        let (m, v) = self.scaled(mean, variance);
+        m / (1.0 + std::f64::consts::PI * v / 8.0).sqrt()
+    }
+
+    /// Expected information in nats that the answer to a pair would give of the person, `I(answer; w)`: how
+    /// much less sure of the answer a model is that has yet to learn the weights than one that knows them (BALD).
+    pub fn information_gain(self, mean: f64, variance: f64) -> f64 {
+        let (m, v) = self.scaled(mean.abs(), variance);
+        let deviation = v.sqrt();
+        let points = HERMITE.into_iter().enumerate().flat_map(|(at, (node, weight))| {
+            let signs = if at == 0 { &[1.0][..] } else { &[1.0, -1.0][..] };
+            signs.iter().map(move |sign| (sigmoid(m + sign * node * deviation), weight))
+        });
+        let (probabilities, weights): (Vec<f64>, Vec<f64>) = points.unzip();
+        information_gain(&probabilities, &weights)
+    }
+
+    /// The temperature, the variance's scale and the share of wrong labels of least mean log loss together, over held-out
+    /// `(mean, variance, weight)` margins, each oriented so that the chosen response is `a`. In turn, a few shares and a
+    /// few scales are tried, each with its best `ln T` in `[-4, 4]` (a coarse grid, golden-section search about its best
+    /// point), until neither changes.
     ///
     /// # Errors
     /// If there is no margin, or one is not finite.
@@ -113,27 +160,83 @@ impl Calibration {
         if margins.iter().any(|(mean, variance, weight)| !(mean + variance + weight).is_finite()) {
             return Err(HeadError::NotFinite("a margin"));
         }
-        let loss = |log_temperature: f64| {
-            let calibration = Self { temperature: log_temperature.exp() };
-            -margins.iter().map(|(m, v, w)| w * calibration.log_probability(*m, *v)).sum::<f64>()
+        let loss = |calibration: Self| {
+            -margins.iter().map(|(m, v, w)| w * calibration.log_label(*m, *v)).sum::<f64>()
         };
-        let ratio = (5.0_f64.sqrt() - 1.0) / 2.0;
-        let (mut low, mut high) = (-4.0_f64, 4.0_f64);
-        let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));
-        let (mut loss_left, mut loss_right) = (loss(left), loss(right));
-        while high - low > 1e-6 {
-            if loss_left <= loss_right {
-                (high, right, loss_right) = (right, left, loss_left);
-                left = high - ratio * (high - low);
-                loss_left = loss(left);
-            } else {
-                (low, left, loss_left) = (left, right, loss_right);
-                right = low + ratio * (high - low);
-                loss_right = loss(right);
+        let with_temperature = |calibration: Self| {
+            let at = |ln_t: f64| Self { temperature: ln_t.exp(), ..calibration };
+            let fitted = at(least(|ln_t| loss(at(ln_t))));
+            (loss(fitted), fitted)
+        };
+        let mut best = with_temperature(Self::default());
+        for _ in 0..ROUNDS {
+            let before = best;
+            let noises = NOISES.map(|label_noise| Self { label_noise, ..before.1 });
+            // What is tried must earn its place: equal losses keep what was there.
+            let better = |best: (f64, Self), tried: (f64, Self)| if tried.0 < best.0 { tried } else { best };
+            best = noises.into_iter().map(with_temperature).fold(best, better);
+            let scales = VARIANCE_SCALES.map(|variance_scale| Self { variance_scale, ..best.1 });
+            best = scales.into_iter().map(with_temperature).fold(best, better);
+            if best.1 == before.1 {
+                break;
             }
         }
-        Ok(Self { temperature: f64::midpoint(low, high).exp() })
+        Ok(best.1)
     }
+
+    /// `ln` of the probability of seeing the label that says `a`.
+    fn log_label(self, mean: f64, variance: f64) -> f64 {
+        if self.label_noise == 0.0 {
+            return self.log_probability(mean, variance);
+        }
+        let p = sigmoid(self.moderated(mean, variance));
+        (self.label_noise + (1.0 - 2.0 * self.label_noise) * p).ln()
+    }
+}
+
+/// Where a function of `ln T` is least in `[-4, 4]`, to 1e-5 within the best cell of a grid.
+fn least(f: impl Fn(f64) -> f64) -> f64 {
+    let grid: Vec<f64> = (0..=16).map(|step| -4.0 + 0.5 * f64::from(step)).collect();
+    let start = grid
+        .into_iter()
+        .map(|t| (f(t), t))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .expect("the grid has points")
+        .1;
+    let ratio = (5.0_f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = ((start - 0.5).max(-4.0), (start + 0.5).min(4.0));
+    let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));
+    let (mut loss_left, mut loss_right) = (f(left), f(right));
+    while high - low > 1e-5 {
+        if loss_left <= loss_right {
+            (high, right, loss_right) = (right, left, loss_left);
+            left = high - ratio * (high - low);
+            loss_left = f(left);
+        } else {
+            (low, left, loss_left) = (left, right, loss_right);
+            right = low + ratio * (high - low);
+            loss_right = f(right);
+        }
+    }
+    f64::midpoint(low, high)
+}
+
+/// Entropy in nats of a yes with probability `p`.
+fn entropy(p: f64) -> f64 {
+    let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+    term(p) + term(1.0 - p)
+}
+
+/// Mutual information in nats between an answer and which of several models is right: the entropy of their mean
+/// probability less their mean entropy (Houlsby et al., arXiv:1112.5745).
+///
+/// Both have a number a model; weights need not sum to 1. Without models it is 0.
+pub fn information_gain(probabilities: &[f64], weights: &[f64]) -> f64 {
+    let total: f64 = weights.iter().sum();
+    let mean = |f: fn(f64) -> f64| -> f64 {
+        probabilities.iter().zip(weights).map(|(p, w)| w / total * f(*p)).sum()
+    };
+    if total > 0.0 { (entropy(mean(|p| p)) - mean(entropy)).max(0.0) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -144,7 +247,10 @@ mod tests {
 
     #[test]
     fn an_undecided_margin_is_exactly_one_half() {
-        assert!((Calibration { temperature: 0.37 }.probability(0.0, 2.0) - 0.5).abs() < f64::EPSILON);
+        assert!(
+            (Calibration { temperature: 0.37, ..Calibration::default() }.probability(0.0, 2.0) - 0.5).abs()
+                < f64::EPSILON
+        );
     }
 
     #[test]
@@ -185,12 +291,58 @@ mod tests {
         assert!(Calibration::fit(&[(f64::NAN, 0.0, 1.0)]).is_err());
     }
 
+    #[test]
+    fn temperature_and_label_noise_are_recovered_together() {
+        // Every margin m is labelled in the proportion (1 - e) sigmoid(m / 2) + e sigmoid(-m / 2), e = 0.05.
+        let mut margins = Vec::new();
+        for step in -80..=80 {
+            let m = f64::from(step) / 5.0;
+            let p = sigmoid(m / 2.0);
+            margins.push((m, 0.0, 0.05 + 0.9 * p));
+        }
+        let fitted = Calibration::fit(&margins).unwrap();
+        assert_eq!(fitted.label_noise, 0.05);
+        assert!((fitted.temperature - 2.0).abs() < 1e-3, "{fitted:?}");
+        let read: Calibration = serde_json::from_str(r#"{"temperature": 2.0}"#).unwrap();
+        assert_eq!(read, Calibration { temperature: 2.0, ..Calibration::default() });
+        assert!(Calibration { label_noise: 0.5, ..read }.checked().is_err());
+        assert!(Calibration { variance_scale: -1.0, ..read }.checked().is_err());
+    }
+
+    #[test]
+    fn variances_of_the_wrong_size_are_found_out() {
+        // Labels as if a quarter of the stated variance were there, in equal numbers for every margin.
+        let truth = Calibration { temperature: 1.5, variance_scale: 0.25, label_noise: 0.02 };
+        let mut margins = Vec::new();
+        for step in -40..=40 {
+            for variance in [0.0, 1.0, 8.0, 30.0] {
+                let m = f64::from(step) / 4.0;
+                let p = truth.probability(m, variance);
+                margins.push((m, variance, 0.02 + 0.96 * p));
+            }
+        }
+        let fitted = Calibration::fit(&margins).unwrap();
+        assert_eq!((fitted.variance_scale, fitted.label_noise), (0.25, 0.02));
+        assert!((fitted.temperature - 1.5).abs() < 1e-3, "{fitted:?}");
+    }
+
+    #[test]
+    fn information_is_nothing_once_the_weights_are_known() {
+        let plain = Calibration::default();
+        assert!(plain.information_gain(0.3, 0.0) < 1e-12);
+        assert!(plain.information_gain(0.0, 4.0) > plain.information_gain(0.0, 1.0));
+        assert!(plain.information_gain(0.0, 1.0) > plain.information_gain(3.0, 1.0));
+        assert!(plain.information_gain(0.0, 1e8) <= std::f64::consts::LN_2 + 1e-12);
+        assert_eq!(information_gain(&[], &[]), 0.0);
+        assert!((information_gain(&[0.0, 1.0], &[2.0, 2.0]) - std::f64::consts::LN_2).abs() < 1e-12);
+    }
+
     proptest! {
         #[test]
         fn swapping_a_pair_gives_exactly_one_minus_p(
             m in -60.0..60.0_f64, v in 0.0..50.0_f64, temperature in 0.05..20.0_f64,
         ) {
-            let calibration = Calibration { temperature };
+            let calibration = Calibration { temperature, label_noise: 0.1, variance_scale: 0.7 };
             let (there, back) = (calibration.preference(m, v), calibration.preference(-m, v));
             prop_assert_eq!(there.probability, 1.0 - back.probability);
             prop_assert_eq!(1.0 - there.probability, back.probability);

@@ -7,22 +7,44 @@
 mod bt;
 mod calibration;
 mod card;
+mod cholesky;
+mod curved;
+mod engine;
 pub mod evaluation;
+mod evidence;
 mod head;
+mod input;
 mod items;
 mod linear;
+mod lore;
+mod micro;
 mod mlp;
+mod pal_a;
+mod pal_b;
+mod posterior;
+mod scalarisation;
 mod state;
+mod trunk;
+mod vpl;
 mod weights;
 
 pub use bt::{BradleyTerry, BtParameters};
-pub use calibration::{Calibration, Preference, log_sigmoid, sigmoid};
+pub use calibration::{Calibration, Preference, information_gain, log_sigmoid, sigmoid};
 pub use card::{
     BackboneCard, CARD_FORMAT, CardError, ModelCard, RewardStatistics, TrainingDataCard, sha256_hex,
 };
 pub use head::{Head, HeadError, Moments, Observation, TextEmbeddings};
+pub use input::{FormInput, TextInput};
 pub use items::{EmbeddedForm, ItemComparison, Items, Person};
 pub use linear::{LogisticFit, LogisticMap, fit_logistic_map};
+pub use lore::{Lore, LoreParameters};
+pub use micro::{Micro, MicroParameters};
 pub use mlp::{Activation, Layer, Mlp};
+pub use pal_a::{Distance, IdealPoint, PalA, PalAParameters};
+pub use pal_b::{PalB, PalBParameters};
+pub use posterior::{LinearEvidence, Posterior, gaussian_posterior, simplex_posterior};
+pub use scalarisation::{borda, plackett_luce};
 pub use state::UserState;
+pub use trunk::Trunk;
+pub use vpl::{Vpl, VplParameters, kl_from_prior};
 pub use weights::{LoadedHead, Tensors, WeightsError, read_head, write_head};

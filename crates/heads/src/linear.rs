@@ -4,6 +4,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use crate::{
     calibration::sigmoid,
+    cholesky::Cholesky,
     head::{HeadError, Moments, check_len},
     state::UserState,
 };
@@ -127,65 +128,6 @@ fn derivatives(
     (loss_at(problem, x, weights), gradient, hessian)
 }
 
-/// The factor `L` of a symmetric positive definite `A = L Lᵀ`; small matrices, in place.
-#[derive(Debug)]
-pub(crate) struct Cholesky(Array2<f64>);
-
-impl Cholesky {
-    /// # Errors
-    /// If the matrix is not positive definite, as when a number in it is not finite.
-    pub(crate) fn of(mut a: Array2<f64>) -> Result<Self, HeadError> {
-        let size = a.nrows();
-        for j in 0..size {
-            for k in 0..j {
-                let factor = a[[j, k]];
-                for i in j..size {
-                    a[[i, j]] -= a[[i, k]] * factor;
-                }
-            }
-            if !(a[[j, j]] > 0.0 && a[[j, j]].is_finite()) {
-                return Err(HeadError::NotFinite("a Hessian"));
-            }
-            let pivot = a[[j, j]].sqrt();
-            for i in j..size {
-                a[[i, j]] /= pivot;
-            }
-        }
-        Ok(Self(a))
-    }
-
-    /// `A⁻¹ b`.
-    pub(crate) fn solve(&self, b: &Array1<f64>) -> Array1<f64> {
-        let size = b.len();
-        let mut x = b.clone();
-        for i in 0..size {
-            for k in 0..i {
-                x[i] -= self.0[[i, k]] * x[k];
-            }
-            x[i] /= self.0[[i, i]];
-        }
-        for i in (0..size).rev() {
-            for k in i + 1..size {
-                x[i] -= self.0[[k, i]] * x[k];
-            }
-            x[i] /= self.0[[i, i]];
-        }
-        x
-    }
-
-    /// `A⁻¹`, symmetric.
-    pub(crate) fn inverse(&self) -> Array2<f64> {
-        let size = self.0.nrows();
-        let mut inverse = Array2::zeros((size, size));
-        for j in 0..size {
-            let mut unit = Array1::zeros(size);
-            unit[j] = 1.0;
-            inverse.column_mut(j).assign(&self.solve(&unit));
-        }
-        (&inverse + &inverse.t()) / 2.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::array;
@@ -225,19 +167,5 @@ mod tests {
         })
         .unwrap();
         assert!(fit.weights.iter().all(|w| w.abs() < 1e-9));
-    }
-
-    #[test]
-    fn a_solution_solves() {
-        let a = array![[4.0, 1.0, 0.5], [1.0, 3.0, 0.2], [0.5, 0.2, 2.0]];
-        let factor = Cholesky::of(a.clone()).unwrap();
-        let x = factor.solve(&array![1.0, 2.0, 3.0]);
-        for (actual, expected) in a.dot(&x).iter().zip([1.0, 2.0, 3.0]) {
-            assert!((actual - expected).abs() < 1e-12);
-        }
-        for (at, value) in a.dot(&factor.inverse()).indexed_iter() {
-            assert!((value - f64::from(u8::from(at.0 == at.1))).abs() < 1e-12);
-        }
-        assert!(Cholesky::of(array![[1.0, 2.0], [2.0, 1.0]]).is_err());
     }
 }

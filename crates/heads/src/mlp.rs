@@ -51,6 +51,17 @@ impl Layer {
     pub fn forward(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
         x.dot(&self.weight.t()) + &self.bias
     }
+
+    /// Checks that the layer reads rows of a length, fits itself and is finite.
+    pub(crate) fn check(&self, what: &'static str, input_len: usize) -> Result<(), HeadError> {
+        check_len(what, input_len, self.weight.ncols())?;
+        check_len("bias of a layer", self.weight.nrows(), self.bias.len())?;
+        if self.weight.iter().chain(&self.bias).all(|w| w.is_finite()) {
+            Ok(())
+        } else {
+            Err(HeadError::NotFinite("a weight"))
+        }
+    }
 }
 
 /// Affine layers with an activation between each two; the last has none.
@@ -70,10 +81,7 @@ impl Mlp {
             return Err(HeadError::Parameter { name: "layers", detail: "there is none".into() });
         }
         for layer in &layers {
-            check_len("bias of a layer", layer.weight.nrows(), layer.bias.len())?;
-            if layer.weight.iter().chain(&layer.bias).any(|w| !w.is_finite()) {
-                return Err(HeadError::NotFinite("a weight"));
-            }
+            layer.check("input of a layer", layer.weight.ncols())?;
         }
         for pair in layers.windows(2) {
             check_len("input of a layer", pair[0].weight.nrows(), pair[1].weight.ncols())?;
@@ -117,7 +125,7 @@ impl Mlp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ndarray::array;
 
     use super::*;

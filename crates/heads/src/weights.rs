@@ -5,11 +5,18 @@ use std::collections::BTreeMap;
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
 use polyreward_domain::HeadFamily;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     bt::BradleyTerry,
     head::{Head, HeadError, check_len},
+    lore::Lore,
+    micro::Micro,
+    mlp::{Activation, Layer, Mlp},
+    pal_a::PalA,
+    pal_b::PalB,
+    vpl::Vpl,
 };
 
 /// Features of the reference responses, beside a head's own weights.
@@ -35,9 +42,6 @@ pub enum WeightsError {
     /// Weights that do not fit one another.
     #[error("the weights do not fit one another")]
     Head(#[from] HeadError),
-    /// A family this build cannot read.
-    #[error("this version does not serve the head {0}")]
-    Unsupported(HeadFamily),
 }
 
 /// Hyper-parameters and named arrays of a head.
@@ -53,6 +57,45 @@ impl Tensors {
     /// Adds an array.
     pub fn insert<D: ndarray::Dimension>(&mut self, name: &str, array: ndarray::Array<f32, D>) {
         self.arrays.insert(name.to_owned(), array.into_dyn());
+    }
+
+    /// No array yet; `hyperparameters` are plain fields.
+    pub(crate) fn with(hyperparameters: &impl Serialize) -> Self {
+        let hyperparameters = serde_json::to_value(hyperparameters).expect("plain fields serialise");
+        Self { hyperparameters, arrays: BTreeMap::new() }
+    }
+
+    /// The hyper-parameters as the fields of a family.
+    pub(crate) fn fields<T: DeserializeOwned>(&self) -> Result<T, WeightsError> {
+        T::deserialize(&self.hyperparameters).map_err(WeightsError::Hyperparameters)
+    }
+
+    /// Adds the two arrays of a layer.
+    pub(crate) fn insert_layer(&mut self, name: &str, layer: &Layer) {
+        self.insert(&format!("{name}.weight"), layer.weight.clone());
+        self.insert(&format!("{name}.bias"), layer.bias.clone());
+    }
+
+    /// Takes out the two arrays of a layer.
+    pub(crate) fn take_layer(&mut self, name: &str) -> Result<Layer, WeightsError> {
+        let weight = self.take_matrix(&format!("{name}.weight"))?;
+        Ok(Layer { weight, bias: self.take_vector(&format!("{name}.bias"))? })
+    }
+
+    /// Adds the layers of a network, numbered from 0.
+    pub(crate) fn insert_mlp(&mut self, name: &str, mlp: &Mlp) {
+        for (at, layer) in mlp.layers().iter().enumerate() {
+            self.insert_layer(&format!("{name}.{at}"), layer);
+        }
+    }
+
+    /// Takes out the layers of a network, numbered from 0.
+    pub(crate) fn take_mlp(&mut self, name: &str, activation: Activation) -> Result<Mlp, WeightsError> {
+        let mut layers = vec![self.take_layer(&format!("{name}.0"))?];
+        while self.arrays.contains_key(&format!("{name}.{}.weight", layers.len())) {
+            layers.push(self.take_layer(&format!("{name}.{}", layers.len()))?);
+        }
+        Ok(Mlp::new(layers, activation)?)
     }
 
     /// Takes out a vector.
@@ -131,7 +174,11 @@ pub fn read_head(
     let reference_features = tensors.take_matrix(REFERENCE)?;
     let head: Box<dyn Head> = match family {
         HeadFamily::Bt => Box::new(BradleyTerry::from_tensors(&mut tensors)?),
-        other => return Err(WeightsError::Unsupported(other)),
+        HeadFamily::Lore => Box::new(Lore::from_tensors(&mut tensors)?),
+        HeadFamily::PalA => Box::new(PalA::from_tensors(&mut tensors)?),
+        HeadFamily::PalB => Box::new(PalB::from_tensors(&mut tensors)?),
+        HeadFamily::Vpl => Box::new(Vpl::from_tensors(&mut tensors)?),
+        HeadFamily::Micro => Box::new(Micro::from_tensors(&mut tensors)?),
     };
     if let Some(name) = tensors.arrays.keys().next() {
         return Err(WeightsError::Tensor { name: name.clone(), detail: "is not one of this head's".into() });

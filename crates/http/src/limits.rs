@@ -36,6 +36,8 @@ const OVERLOADED_DISCARD_TIME: Duration = Duration::from_millis(30);
 pub struct Limits {
     /// Texts in one request to score: two a pair, the responses of each item.
     pub max_batch: usize,
+    /// People in the `user_ids` of one request.
+    pub max_users: usize,
     /// Bytes of one body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies that are held at once; at least one body of the largest size fits.
@@ -50,6 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_batch: 1024,
+            max_users: 16_384,
             max_body_bytes: 16 << 20,
             max_pending_body_bytes: 256 << 20,
             max_in_flight: 1024,

@@ -8,7 +8,7 @@ use std::sync::{
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 use polyreward_backbone::Backbone;
-use polyreward_service::{ModelRegistry, Scorer};
+use polyreward_service::{ModelRegistry, People, Scorer};
 use tokio::sync::Mutex;
 
 use crate::limits::{Admission, Limits};
@@ -47,15 +47,16 @@ pub struct AppState {
 pub(crate) struct RegistryWrites(pub Arc<Mutex<()>>);
 
 impl AppState {
-    /// The parts of a server: its models on their backbone, its limits, and where its metrics are read.
+    /// The parts of a server: its models on their backbone, its people, its limits, and where its metrics are read.
     pub fn new(
         registry: Arc<ModelRegistry>,
         backbone: Backbone,
+        people: Arc<People>,
         limits: Limits,
         metrics: PrometheusHandle,
     ) -> Self {
         Self {
-            scorer: Scorer::new(Arc::clone(&registry), backbone.clone()),
+            scorer: Scorer::new(Arc::clone(&registry), backbone.clone(), people),
             registry,
             backbone,
             admission: Admission::new(&limits),

@@ -7,9 +7,9 @@ use polyreward_heads::{
 
 use crate::registry::Model;
 
-/// A person the model was not trained on.
-#[derive(Debug, Clone)]
-pub struct UnseenPerson {
+/// A person's comparisons, apart: those a model is shown, and those it is then tested on.
+#[derive(Debug, Clone, Default)]
+pub struct TestedPerson {
     /// What the model is shown, in this order.
     pub context: Vec<ItemComparison>,
     /// What it is tested on.
@@ -32,7 +32,7 @@ pub struct Shot {
 pub fn few_shot(
     model: &Model,
     items: &Items,
-    people: &[UnseenPerson],
+    people: &[TestedPerson],
     shots: &[usize],
 ) -> Result<Vec<Shot>, HeadError> {
     let sides: Vec<Sides> =
@@ -61,7 +61,7 @@ struct Sides {
 }
 
 impl Sides {
-    fn of(model: &Model, items: &Items, person: &UnseenPerson) -> Result<Self, HeadError> {
+    fn of(model: &Model, items: &Items, person: &TestedPerson) -> Result<Self, HeadError> {
         let sides = |rows: &[ItemComparison]| -> Result<[Array2<f32>; 2], HeadError> {
             let chosen: Vec<usize> = rows.iter().map(|row| row.chosen).collect();
             let rejected: Vec<usize> = rows.iter().map(|row| row.rejected).collect();
@@ -71,7 +71,7 @@ impl Sides {
         Ok(Self { context: sides(&person.context)?, query: sides(&person.query)? })
     }
 
-    fn adapt(&self, model: &Model, person: &UnseenPerson, examples: usize) -> Result<UserState, HeadError> {
+    fn adapt(&self, model: &Model, person: &TestedPerson, examples: usize) -> Result<UserState, HeadError> {
         let [chosen, rejected] = &self.context;
         let observations: Vec<Observation<'_>> = person
             .context

@@ -2,14 +2,17 @@
 
 mod corpus;
 mod few_shot;
+mod judge;
 pub mod metrics;
+mod people;
 mod registry;
 mod score;
 
 pub use corpus::{Corpus, CorpusError, embed_corpus};
-pub use few_shot::{Shot, UnseenPerson, few_shot};
+pub use few_shot::{Shot, TestedPerson, few_shot};
+pub use people::{People, PeopleError, States, StatesError};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{
-    Fault, Item, ItemScore, Pair, PairScore, Part, RewardScale, ScoreError, ScoreOutcome, ScoreQuery, Scored,
-    Scorer, Usage, UserSeen, Whose, Work,
+    Aggregate, Answer, AudienceScore, Fault, Item, ItemScore, Pair, PairScore, Part, RewardScale, ScoreError,
+    ScoreOutcome, ScoreQuery, Scored, Scorer, Seen, Usage, UserSeen, Whose, Work,
 };

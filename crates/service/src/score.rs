@@ -1,14 +1,16 @@
 //! `POST /score` without HTTP: embeddings, user state, rewards, calibrated preferences.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Instant};
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, s};
 use polyreward_backbone::{Backbone, BackboneError, EmbedInput, Embedded, InputError};
-use polyreward_domain::{ModelRef, ModelSelector, Overflow, Prompt, TextForm, UserId};
+use polyreward_domain::{Attributes, ModelRef, ModelSelector, Overflow, Prompt, TextForm, UserId};
 use polyreward_heads::{HeadError, TextEmbeddings, UserState};
 
 use crate::{
+    judge::{Estimates, Judge, aggregate, ranking},
     metrics,
+    people::{People, States, StatesError},
     registry::{Model, ModelRegistry, RegistryError},
 };
 
@@ -49,6 +51,28 @@ pub enum Whose {
     Population,
     /// One person's; the population's as long as the person is unknown.
     User(UserId),
+    /// Each of several people's.
+    Users(Vec<UserId>),
+    /// A group's, reduced to a few numbers.
+    Audience {
+        /// What its members have in common; nothing is everybody.
+        group: Attributes,
+        /// Which numbers, at least one.
+        aggregates: Vec<Aggregate>,
+    },
+}
+
+/// How the rewards of an audience become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aggregate {
+    /// The mean.
+    Mean,
+    /// The worst-off person's.
+    Min,
+    /// The 20th percentile, linear between two people.
+    P20,
+    /// The share of people who prefer the response to all others of its prompt.
+    Share,
 }
 
 /// The scale rewards are given on.
@@ -104,7 +128,7 @@ pub struct Fault {
     pub error: InputError,
 }
 
-/// The rewards of a pair.
+/// The rewards of a pair for one person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairScore {
     /// Reward of the first response, on the scale asked for.
@@ -115,11 +139,9 @@ pub struct PairScore {
     pub preference: f64,
     /// Posterior standard deviation of the preference.
     pub uncertainty: f64,
-    /// Whether a text was cut to the backbone's window.
-    pub truncated: bool,
 }
 
-/// The rewards of an item.
+/// The rewards of an item for one person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemScore {
     /// Rewards of the responses, in their order, on the scale asked for.
@@ -128,6 +150,24 @@ pub struct ItemScore {
     pub uncertainties: Vec<f64>,
     /// Positions of the responses from the best to the worst; ties by position.
     pub ranking: Vec<usize>,
+}
+
+/// What an audience makes of a pair or an item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AudienceScore {
+    /// Each aggregate asked for, of each response in their order.
+    pub aggregates: Vec<(Aggregate, Vec<f64>)>,
+    /// Positions of the responses from the best to the worst by the first aggregate; ties by position.
+    pub ranking: Vec<usize>,
+    /// Of a pair: the audience's mean P(a preferred to b) and its posterior standard deviation, people being independent.
+    pub preference: Option<(f64, f64)>,
+}
+
+/// What became of a pair or an item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer<T> {
+    /// A score for each person asked for, in their order; exactly one for the population and an audience.
+    pub scores: Vec<T>,
     /// Whether a text was cut to the backbone's window.
     pub truncated: bool,
 }
@@ -136,9 +176,11 @@ pub struct ItemScore {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scored {
     /// For pairs.
-    Pairs(Vec<Result<PairScore, Fault>>),
+    Pairs(Vec<Result<Answer<PairScore>, Fault>>),
     /// For items.
-    Items(Vec<Result<ItemScore, Fault>>),
+    Items(Vec<Result<Answer<ItemScore>, Fault>>),
+    /// For either, of an audience.
+    Audience(Vec<Result<Answer<AudienceScore>, Fault>>),
 }
 
 /// Whose reward it was.
@@ -150,6 +192,19 @@ pub struct UserSeen {
     pub examples: usize,
     /// Whether there are any: an unknown person has the population's reward.
     pub known: bool,
+}
+
+/// Whose rewards an answer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// The population's.
+    Population,
+    /// One person's.
+    User(UserSeen),
+    /// Each of several people's.
+    Users(Vec<UserSeen>),
+    /// So many people's together.
+    Audience(usize),
 }
 
 /// What the answer cost.
@@ -170,10 +225,8 @@ pub struct ScoreOutcome {
     pub model: ModelRef,
     /// On which backbone.
     pub backbone: String,
-    /// Whose reward it was, unless the population's.
-    pub user: Option<UserSeen>,
-    /// Version of the user state; 0 is the population.
-    pub user_state_version: u64,
+    /// Whose rewards it holds.
+    pub seen: Seen,
     /// The results.
     pub results: Scored,
     /// What it cost.
@@ -192,6 +245,22 @@ pub enum ScoreError {
     /// The backbone is overloaded, too late, or broken.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
+    /// Nobody has all attributes of the audience's group.
+    #[error("nobody has these attributes")]
+    EmptyAudience,
+    /// More rewards than one answer holds.
+    #[error(
+        "{rewards} rewards (responses by people, by reference responses on the win_rate scale), more than the {limit} of one request"
+    )]
+    TooManyRewards {
+        /// How many were asked for.
+        rewards: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The users' states cannot be derived from their examples.
+    #[error("the users' states cannot be derived")]
+    States(#[from] StatesError),
     /// The head refused what the backbone gave it.
     #[error("the head failed")]
     Head(#[from] HeadError),
@@ -202,12 +271,23 @@ pub enum ScoreError {
 pub struct Scorer {
     registry: Arc<ModelRegistry>,
     backbone: Backbone,
+    people: Arc<People>,
+}
+
+/// Whose states a request needs, by name: resolved before its texts are embedded.
+struct Judged {
+    /// Somebody unknown has none.
+    users: Vec<Option<UserId>>,
+    seen: Seen,
 }
 
 impl Scorer {
-    /// A scorer of the registry's models on their backbone.
-    pub fn new(registry: Arc<ModelRegistry>, backbone: Backbone) -> Self {
-        Self { registry, backbone }
+    /// Rewards in one answer at most: responses by people, each against every reference response on the `win_rate` scale.
+    pub const MAX_REWARDS: usize = 1 << 22;
+
+    /// A scorer of the registry's models on their backbone, for these people.
+    pub fn new(registry: Arc<ModelRegistry>, backbone: Backbone, people: Arc<People>) -> Self {
+        Self { registry, backbone, people }
     }
 
     /// Rewards and preferences, in the order of the request.
@@ -219,13 +299,7 @@ impl Scorer {
         let outcome = self.judge(query).await;
         let label = match &outcome {
             Ok(_) => "answered",
-            Err(ScoreError::Model(_) | ScoreError::Faults(_)) => "refused",
-            Err(ScoreError::Backbone(
-                BackboneError::Overloaded { .. }
-                | BackboneError::TooManyTexts { .. }
-                | BackboneError::DeadlineExceeded,
-            )) => "overloaded",
-            Err(ScoreError::Backbone(_) | ScoreError::Head(_)) => "failed",
+            Err(error) => error.label(),
         };
         ::metrics::counter!(metrics::SCORES_TOTAL, "outcome" => label).increment(1);
         outcome
@@ -233,7 +307,17 @@ impl Scorer {
 
     async fn judge(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
         let model = Arc::clone(self.registry.registered().find(query.model.as_ref())?);
+        let states = match query.whose {
+            Whose::Population => Arc::default(),
+            _ => self.people.states(&model, &self.backbone).await?,
+        };
+        let judged = self.judged(&query.whose, &states)?;
         let plan = Plan::of(&query.work, &model);
+        let against = if query.scale == RewardScale::WinRate { model.reference_features.nrows() } else { 1 };
+        let rewards = plan.rows.len().saturating_mul(judged.users.len()).saturating_mul(against);
+        if judged.users.len() > 1 && rewards > Self::MAX_REWARDS {
+            return Err(ScoreError::TooManyRewards { rewards, limit: Self::MAX_REWARDS });
+        }
         let embedded = self.backbone.embed(plan.inputs.clone(), query.overflow, query.deadline).await?;
         let started = Instant::now();
         let usage = usage_of(&embedded);
@@ -241,11 +325,13 @@ impl Scorer {
         if !query.partial && faults.iter().any(Option::is_some) {
             return Err(ScoreError::Faults(faults.into_iter().flatten().collect()));
         }
-        let rows = plan.rows.len();
-        let judged = Arc::clone(&model);
+        let aggregates = match query.whose {
+            Whose::Audience { aggregates, .. } => Some(aggregates),
+            _ => None,
+        };
+        let task = Task { model: Arc::clone(&model), plan, embedded, faults, scale: query.scale, aggregates };
         // Seconds, for a large request on the win_rate scale: not on a thread that answers probes.
-        let results =
-            tokio::task::spawn_blocking(move || judge(&judged, &plan, &embedded, faults, query.scale)).await;
+        let results = tokio::task::spawn_blocking(move || task.run(&judged.users, &states)).await;
         let results = match results {
             Ok(results) => results?,
             Err(stopped) => match stopped.try_into_panic() {
@@ -254,37 +340,185 @@ impl Scorer {
             },
         };
         ::metrics::histogram!(metrics::HEAD_SECONDS).record(started.elapsed());
-        ::metrics::counter!(metrics::REWARDS_TOTAL).increment(rows as u64);
-        let user = match query.whose {
-            Whose::Population => None,
-            Whose::User(user_id) => Some(UserSeen { user_id, examples: 0, known: false }),
-        };
+        ::metrics::counter!(metrics::REWARDS_TOTAL).increment(rewards as u64);
         Ok(ScoreOutcome {
             model: model.reference.clone(),
             backbone: self.backbone.info().name.clone(),
-            user,
-            user_state_version: 0,
+            seen: judged.seen,
             results,
             usage,
         })
     }
+
+    fn judged(&self, whose: &Whose, states: &States) -> Result<Judged, ScoreError> {
+        let look_up = |user_id: &UserId| {
+            let state = states.get(user_id);
+            let seen = UserSeen {
+                user_id: user_id.clone(),
+                examples: state.map_or(0, UserState::examples),
+                known: state.is_some(),
+            };
+            (state.map(|_| user_id.clone()), seen)
+        };
+        Ok(match whose {
+            Whose::Population => Judged { users: vec![None], seen: Seen::Population },
+            Whose::User(user_id) => {
+                let (user, seen) = look_up(user_id);
+                Judged { users: vec![user], seen: Seen::User(seen) }
+            }
+            Whose::Users(user_ids) => {
+                let (users, seen) = user_ids.iter().map(look_up).unzip();
+                Judged { users, seen: Seen::Users(seen) }
+            }
+            Whose::Audience { group, .. } => {
+                let users: Vec<_> = self.people.group(group).cloned().map(Some).collect();
+                if users.is_empty() {
+                    return Err(ScoreError::EmptyAudience);
+                }
+                Judged { seen: Seen::Audience(users.len()), users }
+            }
+        })
+    }
+}
+
+impl ScoreError {
+    /// The error as the counter of scores names it.
+    fn label(&self) -> &'static str {
+        let backbone = match self {
+            Self::Model(_) | Self::Faults(_) | Self::EmptyAudience | Self::TooManyRewards { .. } => {
+                return "refused";
+            }
+            Self::Backbone(error) | Self::States(StatesError::Backbone(error)) => Some(error),
+            Self::States(_) | Self::Head(_) => None,
+        };
+        match backbone {
+            Some(
+                BackboneError::Overloaded { .. }
+                | BackboneError::TooManyTexts { .. }
+                | BackboneError::DeadlineExceeded,
+            ) => "overloaded",
+            _ => "failed",
+        }
+    }
 }
 
 /// Everything after the embeddings.
-fn judge(
-    model: &Model,
-    plan: &Plan,
-    embedded: &[Result<Embedded, InputError>],
+struct Task {
+    model: Arc<Model>,
+    plan: Plan,
+    embedded: Vec<Result<Embedded, InputError>>,
     faults: Vec<Option<Fault>>,
     scale: RewardScale,
-) -> Result<Scored, HeadError> {
-    let features = plan.features(model, embedded)?;
-    let judge = Judge { model, user: model.head.population(), scale };
-    Ok(if plan.pairs {
-        Scored::Pairs(judge.pairs(plan, &features, embedded, faults)?)
-    } else {
-        Scored::Items(judge.items(plan, &features, embedded, faults)?)
-    })
+    /// What an audience is reduced to.
+    aggregates: Option<Vec<Aggregate>>,
+}
+
+impl Task {
+    fn run(mut self, users: &[Option<UserId>], states: &States) -> Result<Scored, HeadError> {
+        let features = self.features()?;
+        let population = self.model.head.population();
+        let users: Vec<&UserState> = users
+            .iter()
+            .map(|user| user.as_ref().and_then(|user_id| states.get(user_id)).unwrap_or(population))
+            .collect();
+        let judge = Judge { model: &self.model, users: &users, scale: self.scale };
+        let rewards = judge.rewards(features.view())?;
+        let preferences = if self.plan.pairs && !self.faults.is_empty() {
+            Some(judge.preferences(features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]))?)
+        } else {
+            None
+        };
+        Ok(match (&self.aggregates, &preferences) {
+            (Some(aggregates), _) => Scored::Audience(self.answers(&rewards, |at, group| {
+                vec![audience_score(&rewards, preferences.as_ref().map(|p| (p, at)), group, aggregates)]
+            })),
+            (None, Some(preferences)) => Scored::Pairs(self.answers(&rewards, |at, (first, _)| {
+                let score = |user: usize| PairScore {
+                    reward_a: rewards.value[[user, first]],
+                    reward_b: rewards.value[[user, first + 1]],
+                    preference: preferences.value[[user, at]],
+                    uncertainty: preferences.deviation[[user, at]],
+                };
+                (0..users.len()).map(score).collect()
+            })),
+            (None, None) => Scored::Items(self.answers(&rewards, |_, (first, len)| {
+                let score = |user: usize| {
+                    let of = |estimates: &Array2<f64>| estimates.slice(s![user, first..first + len]).to_vec();
+                    let values = of(&rewards.value);
+                    let ranking = ranking(&values);
+                    ItemScore { rewards: values, uncertainties: of(&rewards.deviation), ranking }
+                };
+                (0..users.len()).map(score).collect()
+            })),
+        })
+    }
+
+    /// Features of every response, `[rows, F]`. A text whose features are not finite becomes its group's fault, and zeros,
+    /// so that it spoils no other.
+    fn features(&mut self) -> Result<Array2<f32>, HeadError> {
+        match self.plan.features(&self.model, &self.embedded, &[]) {
+            Err(HeadError::NotFinite(_)) => {}
+            features => return features,
+        }
+        let alone = |row: usize| self.plan.features_of(&self.model, &self.embedded, row..row + 1, &[]);
+        let mut bad = Vec::new();
+        for row in 0..self.plan.rows.len() {
+            match alone(row) {
+                Ok(_) => {}
+                Err(HeadError::NotFinite(_)) => bad.push(row),
+                Err(error) => return Err(error),
+            }
+        }
+        for (at, (first, len)) in self.plan.groups.iter().enumerate() {
+            let spoilt = bad.iter().find(|row| (*first..first + len).contains(row));
+            if let (Some(row), None) = (spoilt, &self.faults[at]) {
+                self.faults[at] = Some(not_finite(at, self.plan.part(row - first)));
+            }
+        }
+        self.plan.features(&self.model, &self.embedded, &bad)
+    }
+
+    /// An answer for every group without a fault and with finite rewards.
+    fn answers<T>(
+        &self,
+        rewards: &Estimates,
+        scores: impl Fn(usize, (usize, usize)) -> Vec<T>,
+    ) -> Vec<Result<Answer<T>, Fault>> {
+        let answer = |(at, (fault, group)): (usize, (&Option<Fault>, &(usize, usize)))| {
+            if let Some(fault) = fault {
+                return Err(fault.clone());
+            }
+            let (first, len) = *group;
+            if let Some(bad) = (0..len).find(|position| !rewards.is_finite(first + position)) {
+                return Err(not_finite(at, self.plan.part(bad)));
+            }
+            Ok(Answer { scores: scores(at, *group), truncated: self.plan.truncated(*group, &self.embedded) })
+        };
+        self.faults.iter().zip(&self.plan.groups).enumerate().map(answer).collect()
+    }
+}
+
+/// What an audience makes of one group of responses.
+fn audience_score(
+    rewards: &Estimates,
+    preferences: Option<(&Estimates, usize)>,
+    (first, len): (usize, usize),
+    aggregates: &[Aggregate],
+) -> AudienceScore {
+    let of_group = rewards.value.slice(s![.., first..first + len]);
+    let aggregates: Vec<_> = aggregates.iter().map(|how| (*how, aggregate(&of_group, *how))).collect();
+    let preference = preferences.map(|(preferences, at)| {
+        let people = of_group.nrows() as f64;
+        let variance: f64 = preferences.deviation.column(at).iter().map(|sd| sd * sd).sum();
+        (preferences.value.column(at).sum() / people, variance.sqrt() / people)
+    });
+    let ranking = aggregates.first().map(|(_, values)| ranking(values)).unwrap_or_default();
+    AudienceScore { aggregates, ranking, preference }
+}
+
+/// A number that would not be finite must not leave the server.
+fn not_finite(at: usize, part: Part) -> Fault {
+    Fault { at, part, error: InputError::NotFinite }
 }
 
 fn usage_of(embedded: &[Result<Embedded, InputError>]) -> Usage {
@@ -371,30 +605,45 @@ impl Plan {
             (0..len).find_map(|position| {
                 let error =
                     self.rows[first + position].iter().find_map(|input| embedded[*input].as_ref().err())?;
-                let part = match (self.pairs, position) {
-                    (true, 0) => Part::ResponseA,
-                    (true, _) => Part::ResponseB,
-                    (false, position) => Part::Response(position),
-                };
-                Some(Fault { at, part, error: error.clone() })
+                Some(Fault { at, part: self.part(position), error: error.clone() })
             })
         };
         self.groups.iter().enumerate().map(|(at, group)| fault(at, group)).collect()
     }
 
-    /// Features of every response, `[rows, F]`; zero where a text has no embedding.
+    /// What a position in a group is called.
+    fn part(&self, position: usize) -> Part {
+        match (self.pairs, position) {
+            (true, 0) => Part::ResponseA,
+            (true, _) => Part::ResponseB,
+            (false, position) => Part::Response(position),
+        }
+    }
+
+    /// Features of every response, `[rows, F]`; of zeros where a text has no embedding or its row is left out.
     fn features(
         &self,
         model: &Model,
         embedded: &[Result<Embedded, InputError>],
+        left_out: &[usize],
+    ) -> Result<Array2<f32>, HeadError> {
+        self.features_of(model, embedded, 0..self.rows.len(), left_out)
+    }
+
+    fn features_of(
+        &self,
+        model: &Model,
+        embedded: &[Result<Embedded, InputError>],
+        rows: Range<usize>,
+        left_out: &[usize],
     ) -> Result<Array2<f32>, HeadError> {
         let dim = model.head.embedding_dim();
         let mut matrices: Vec<Array2<f32>> =
-            self.forms.iter().map(|_| Array2::zeros((self.rows.len(), dim))).collect();
-        for (at, row) in self.rows.iter().enumerate() {
-            for (matrix, input) in matrices.iter_mut().zip(row) {
+            self.forms.iter().map(|_| Array2::zeros((rows.len(), dim))).collect();
+        for (to, from) in rows.enumerate().filter(|(_, row)| !left_out.contains(row)) {
+            for (matrix, input) in matrices.iter_mut().zip(&self.rows[from]) {
                 if let Ok(text) = &embedded[*input] {
-                    matrix.row_mut(at).assign(&ndarray::ArrayView1::from(&*text.embedding));
+                    matrix.row_mut(to).assign(&ndarray::ArrayView1::from(&*text.embedding));
                 }
             }
         }
@@ -411,125 +660,5 @@ impl Plan {
             .iter()
             .flatten()
             .any(|input| embedded[*input].as_ref().is_ok_and(|text| text.truncated))
-    }
-}
-
-/// One model judging for one user on one scale.
-struct Judge<'a> {
-    model: &'a Model,
-    user: &'a UserState,
-    scale: RewardScale,
-}
-
-/// A number that would not be finite must not leave the server.
-fn not_finite(at: usize, part: Part) -> Fault {
-    Fault { at, part, error: InputError::NotFinite }
-}
-
-impl Judge<'_> {
-    fn pairs(
-        &self,
-        plan: &Plan,
-        features: &Array2<f32>,
-        embedded: &[Result<Embedded, InputError>],
-        faults: Vec<Option<Fault>>,
-    ) -> Result<Vec<Result<PairScore, Fault>>, HeadError> {
-        if faults.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
-        let margins = self.model.head.margins(&[self.user], a, b)?;
-        let (rewards_a, rewards_b) = (self.rewards(a)?, self.rewards(b)?);
-        let score = |(at, fault): (usize, Option<Fault>)| {
-            if let Some(fault) = fault {
-                return Err(fault);
-            }
-            let (mean, variance) = (f64::from(margins.mean[[0, at]]), f64::from(margins.variance[[0, at]]));
-            let preference = self.model.card.calibration.preference(mean, variance);
-            let score = PairScore {
-                reward_a: rewards_a[at].0,
-                reward_b: rewards_b[at].0,
-                preference: preference.probability,
-                uncertainty: preference.uncertainty,
-                truncated: plan.truncated(plan.groups[at], embedded),
-            };
-            let finite = [score.reward_a, score.reward_b, score.preference, score.uncertainty];
-            if finite.into_iter().all(f64::is_finite) {
-                Ok(score)
-            } else {
-                Err(not_finite(at, Part::ResponseA))
-            }
-        };
-        Ok(faults.into_iter().enumerate().map(score).collect())
-    }
-
-    fn items(
-        &self,
-        plan: &Plan,
-        features: &Array2<f32>,
-        embedded: &[Result<Embedded, InputError>],
-        faults: Vec<Option<Fault>>,
-    ) -> Result<Vec<Result<ItemScore, Fault>>, HeadError> {
-        let mut results = Vec::with_capacity(faults.len());
-        for (at, (fault, group)) in faults.into_iter().zip(&plan.groups).enumerate() {
-            if let Some(fault) = fault {
-                results.push(Err(fault));
-                continue;
-            }
-            let rewards = self.rewards(features.slice(s![group.0..group.0 + group.1, ..]))?;
-            if let Some(bad) = rewards.iter().position(|(reward, spread)| !(reward + spread).is_finite()) {
-                results.push(Err(not_finite(at, Part::Response(bad))));
-                continue;
-            }
-            let mut ranking: Vec<usize> = (0..rewards.len()).collect();
-            ranking.sort_by(|x, y| rewards[*y].0.total_cmp(&rewards[*x].0).then(x.cmp(y)));
-            results.push(Ok(ItemScore {
-                uncertainties: rewards.iter().map(|(_, spread)| *spread).collect(),
-                rewards: rewards.into_iter().map(|(reward, _)| reward).collect(),
-                ranking,
-                truncated: plan.truncated(*group, embedded),
-            }));
-        }
-        Ok(results)
-    }
-
-    /// Rewards on the scale asked for, each with its posterior standard deviation.
-    fn rewards(&self, features: ArrayView2<'_, f32>) -> Result<Vec<(f64, f64)>, HeadError> {
-        if self.scale == RewardScale::WinRate {
-            return features
-                .rows()
-                .into_iter()
-                .map(|row| self.win_rate(row.insert_axis(ndarray::Axis(0))))
-                .collect();
-        }
-        let moments = self.model.head.rewards(&[self.user], features)?;
-        let statistics = &self.model.card.reward_statistics;
-        let scaled = moments.mean.iter().zip(&moments.variance).map(|(mean, variance)| {
-            let (mean, deviation) = (f64::from(*mean), f64::from(*variance).sqrt());
-            match self.scale {
-                RewardScale::Standard => (
-                    (mean - statistics.mean) / statistics.standard_deviation,
-                    deviation / statistics.standard_deviation,
-                ),
-                RewardScale::Raw | RewardScale::WinRate => (mean, deviation),
-            }
-        });
-        Ok(scaled.collect())
-    }
-
-    /// Mean preference for one response against the reference responses, and the mean of the preferences' own
-    /// deviations: they share the user, so they do not average out.
-    fn win_rate(&self, response: ArrayView2<'_, f32>) -> Result<(f64, f64), HeadError> {
-        let references = &self.model.reference_features;
-        let rows = response.broadcast(references.dim()).expect("one row broadcasts to many of its length");
-        let margins = self.model.head.margins(&[self.user], rows, references.view())?;
-        let (mut mean, mut spread) = (0.0, 0.0);
-        for (m, v) in margins.mean.iter().zip(&margins.variance) {
-            let preference = self.model.card.calibration.preference(f64::from(*m), f64::from(*v));
-            mean += preference.probability;
-            spread += preference.uncertainty;
-        }
-        let count = references.nrows() as f64;
-        Ok((mean / count, spread / count))
     }
 }

@@ -1,84 +1,285 @@
 //! What a fitted head is worth on the comparisons kept from it, and the scale and calibration that follow.
 
+use std::collections::HashMap;
+
+use ndarray::{Array2, Axis};
 use polyreward_heads::{
-    Calibration, Head, ItemComparison, RewardStatistics,
+    Calibration, Head, ItemComparison, Items, Observation, Person, RewardStatistics, UserState,
     evaluation::{Bootstrap, PersonPredictions, Summary, summarize},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    data::{HoldOut, TrainingData},
+    data::{HoldOut, TrainingData, keyed_hash},
     error::TrainingError,
 };
 
-/// `evaluation.json`: how the model did on what it was not trained on, as the population (no examples).
+/// `evaluation.json`: how the model did on what it was not trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// People held out of training. They chose when to stop and the calibration: optimistic by a little.
+    /// People held out of training, with no examples. They chose when to stop and the calibration: optimistic by a little.
     pub validation: Option<Summary>,
-    /// Comparisons of trained people that were kept out of everything.
+    /// Comparisons of trained people that were kept out of everything, with no examples.
     pub seen_people: Option<Summary>,
+    /// The people held out of training, by number of examples, on comparisons that share no text with any example.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shots: Vec<ShotEvaluation>,
+}
+
+/// How the model did after a number of examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShotEvaluation {
+    /// Examples shown; people who have fewer are left out.
+    pub examples: usize,
+    /// How it did.
+    pub summary: Summary,
+}
+
+/// Examples a held-out person shows at most.
+const CONTEXT: usize = 16;
+/// Numbers of examples that checkpoints are chosen and the calibration is fitted by.
+pub(crate) const CALIBRATED_SHOTS: [usize; 4] = [0, 1, 4, 8];
+/// Numbers of examples that are reported.
+const REPORTED_SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
+
+/// A held-out person's comparisons, apart: what a head is shown, and what it is asked.
+#[derive(Debug)]
+struct Held {
+    context: Vec<ItemComparison>,
+    query: Vec<ItemComparison>,
+}
+
+/// The held-out people as a test of how a head learns from examples.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    people: Vec<Held>,
+    items: Vec<usize>,
+    position: HashMap<usize, usize>,
+}
+
+/// A margin oriented so that positive is right, and the comparison it is of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    mean: f64,
+    variance: f64,
+    strength: f64,
+    confidence: f64,
+}
+
+/// Outcomes by person, after a number of examples.
+#[derive(Debug)]
+pub(crate) struct Shot {
+    pub(crate) examples: usize,
+    pub(crate) people: Vec<Vec<Outcome>>,
+}
+
+impl Trial {
+    /// Splits each person's comparisons by a hash; half of them, at most 16, become examples.
+    pub(crate) fn of(people: &[Person], which: &[usize], seed: u64) -> Self {
+        let people: Vec<Held> = which
+            .iter()
+            .map(|person| {
+                let (user, rows) = (people[*person].user_id.as_str(), &people[*person].comparisons);
+                let mut order: Vec<usize> = (0..rows.len()).collect();
+                order.sort_by_cached_key(|at| keyed_hash(seed, user, *at as u64 + (1 << 32)));
+                let (shown, rest) = order.split_at(CONTEXT.min(rows.len() / 2));
+                let context: Vec<ItemComparison> = shown.iter().map(|at| rows[*at]).collect();
+                let known: Vec<usize> = context.iter().flat_map(|row| [row.chosen, row.rejected]).collect();
+                let fresh =
+                    |row: &&ItemComparison| !known.contains(&row.chosen) && !known.contains(&row.rejected);
+                let query: Vec<ItemComparison> =
+                    rest.iter().map(|at| &rows[*at]).filter(fresh).copied().collect();
+                if query.is_empty() {
+                    // Few texts, all of them shown: this person can be asked without examples only.
+                    return Held { context: Vec::new(), query: rows.clone() };
+                }
+                Held { context, query }
+            })
+            .collect();
+        let rows = people.iter().flat_map(|person| person.context.iter().chain(&person.query));
+        let mut items: Vec<usize> = rows.flat_map(|row| [row.chosen, row.rejected]).collect();
+        items.sort_unstable();
+        items.dedup();
+        let position = items.iter().enumerate().map(|(at, item)| (*item, at)).collect();
+        Self { people, items, position }
+    }
+
+    /// What a head says of the queries after the first examples; a number that nobody has is left out, as are all but the
+    /// first for a head that does not adapt.
+    pub(crate) fn run(
+        &self,
+        data: &TrainingData,
+        head: &dyn Head,
+        shots: &[usize],
+    ) -> Result<Vec<Shot>, TrainingError> {
+        let features = data.items.features(head, &self.items)?;
+        let rows = |items: &mut dyn Iterator<Item = usize>| -> Array2<f32> {
+            let at: Vec<usize> = items.map(|item| self.position[&item]).collect();
+            features.select(Axis(0), &at)
+        };
+        let mut results = Vec::new();
+        for &examples in if head.is_personal() { shots } else { &shots[..1] } {
+            let mut people = Vec::with_capacity(self.people.len());
+            for person in &self.people {
+                if person.context.len() < examples || person.query.is_empty() {
+                    people.push(Vec::new());
+                    continue;
+                }
+                let chosen = rows(&mut person.query.iter().map(|row| row.chosen));
+                let rejected = rows(&mut person.query.iter().map(|row| row.rejected));
+                let state = if examples == 0 {
+                    head.population().clone()
+                } else {
+                    self.adapt(head, &features, &person.context[..examples])?
+                };
+                let moments = head.margins(&[&state], chosen.view(), rejected.view())?;
+                let outcomes = moments.mean.iter().zip(&moments.variance).zip(&person.query);
+                people.push(
+                    outcomes
+                        .map(|((mean, variance), row)| Outcome {
+                            mean: f64::from(*mean),
+                            variance: f64::from(*variance),
+                            strength: row.strength,
+                            confidence: row.label_confidence,
+                        })
+                        .collect(),
+                );
+            }
+            if people.iter().any(|person| !person.is_empty()) {
+                results.push(Shot { examples, people });
+            }
+        }
+        Ok(results)
+    }
+
+    fn adapt(
+        &self,
+        head: &dyn Head,
+        features: &Array2<f32>,
+        context: &[ItemComparison],
+    ) -> Result<UserState, TrainingError> {
+        let examples: Vec<Observation<'_>> = context
+            .iter()
+            .map(|row| Observation {
+                chosen: features.row(self.position[&row.chosen]),
+                rejected: features.row(self.position[&row.rejected]),
+                strength: row.strength,
+                label_confidence: row.label_confidence,
+            })
+            .collect();
+        Ok(head.adapt(&examples, None)?)
+    }
+}
+
+/// A person's part in a log loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PersonLoss {
+    /// Sum of weighted losses, in nats.
+    pub(crate) total: f64,
+    /// Sum of weights.
+    pub(crate) weight: f64,
+}
+
+impl Outcome {
+    /// Margin, variance and weight of both labels that may be right.
+    fn weighted(&self) -> [(f64, f64, f64); 2] {
+        [
+            (self.mean, self.variance, self.strength * self.confidence),
+            (-self.mean, self.variance, self.strength * (1.0 - self.confidence)),
+        ]
+    }
+}
+
+/// Temperature, variance scale and label noise of least log loss over all numbers of examples, and that loss.
+pub(crate) fn calibrate(shots: &[Shot]) -> Result<(Calibration, f64), TrainingError> {
+    let outcomes = shots.iter().flat_map(|shot| shot.people.iter().flatten());
+    let weighted: Vec<(f64, f64, f64)> =
+        outcomes.flat_map(Outcome::weighted).filter(|(_, _, weight)| *weight > 0.0).collect();
+    let calibration = Calibration::fit(&weighted)?;
+    let people = losses(shots, calibration);
+    let sum = |of: fn(&PersonLoss) -> f64| people.iter().map(of).sum::<f64>();
+    Ok((calibration, sum(|person| person.total) / sum(|person| person.weight)))
+}
+
+/// Each person's part in the log loss over all numbers of examples.
+pub(crate) fn losses(shots: &[Shot], calibration: Calibration) -> Vec<PersonLoss> {
+    let count = shots.first().map_or(0, |shot| shot.people.len());
+    let mut people = vec![PersonLoss { total: 0.0, weight: 0.0 }; count];
+    for shot in shots {
+        for (person, outcomes) in people.iter_mut().zip(&shot.people) {
+            for (mean, variance, weight) in outcomes.iter().flat_map(Outcome::weighted) {
+                let p = calibration.probability(mean, variance);
+                let observed = calibration.label_noise + (1.0 - 2.0 * calibration.label_noise) * p;
+                person.total -= weight * observed.max(f64::MIN_POSITIVE).ln();
+                person.weight += weight;
+            }
+        }
+    }
+    people
+}
+
+/// Share of outcomes on the right side, after a number of examples.
+pub(crate) fn accuracy(shots: &[Shot], examples: usize) -> Option<f64> {
+    let shot = shots.iter().find(|shot| shot.examples == examples)?;
+    let outcomes: Vec<&Outcome> = shot.people.iter().flatten().collect();
+    let right = |o: &&Outcome| if o.mean > 0.0 { 1.0 } else { f64::from(u8::from(o.mean == 0.0)) / 2.0 };
+    Some(outcomes.iter().map(right).sum::<f64>() / outcomes.len() as f64)
 }
 
 /// Population margins (mean, variance) of comparisons, oriented so that positive is right.
-pub(crate) fn margins(
-    data: &TrainingData,
+fn margins(
+    items: &Items,
     head: &dyn Head,
     comparisons: &[&ItemComparison],
 ) -> Result<Vec<(f64, f64)>, TrainingError> {
     let chosen: Vec<usize> = comparisons.iter().map(|comparison| comparison.chosen).collect();
     let rejected: Vec<usize> = comparisons.iter().map(|comparison| comparison.rejected).collect();
-    let (a, b) = (data.items.features(head, &chosen)?, data.items.features(head, &rejected)?);
+    let (a, b) = (items.features(head, &chosen)?, items.features(head, &rejected)?);
     let moments = head.margins(&[head.population()], a.view(), b.view())?;
     Ok(moments.mean.iter().zip(&moments.variance).map(|(m, v)| (f64::from(*m), f64::from(*v))).collect())
 }
 
-/// The temperature of least log loss on the held-out people.
-pub(crate) fn calibrate(
-    data: &TrainingData,
-    hold_out: &HoldOut,
-    head: &dyn Head,
-) -> Result<Calibration, TrainingError> {
-    let comparisons: Vec<&ItemComparison> =
-        hold_out.validation.iter().flat_map(|person| &data.people[*person].comparisons).collect();
-    let margins = margins(data, head, &comparisons)?;
-    let weighted: Vec<_> = margins
-        .iter()
-        .zip(&comparisons)
-        .flat_map(|((m, v), comparison)| {
-            let (strength, confidence) = (comparison.strength, comparison.label_confidence);
-            [(*m, *v, strength * confidence), (-m, *v, strength * (1.0 - confidence))]
-        })
-        .filter(|(_, _, weight)| *weight > 0.0)
-        .collect();
-    Ok(Calibration::fit(&weighted)?)
-}
-
-/// Probabilities that a population gives to what people chose, by person; comparisons as (person, comparison).
+/// Probabilities that a population gives to what each of `people` chose; comparisons as (person, comparison).
 ///
 /// # Errors
 /// A missing text form, or embeddings the head refuses.
 pub fn predict(
-    data: &TrainingData,
+    items: &Items,
+    people: usize,
     head: &dyn Head,
     calibration: Calibration,
     rows: &[(usize, &ItemComparison)],
 ) -> Result<Vec<PersonPredictions>, TrainingError> {
     let comparisons: Vec<&ItemComparison> = rows.iter().map(|(_, comparison)| *comparison).collect();
-    let mut people = vec![Vec::new(); data.people.len()];
+    let mut people = vec![Vec::new(); people];
     if comparisons.is_empty() {
         return Ok(people);
     }
-    for ((person, _), (mean, variance)) in rows.iter().zip(margins(data, head, &comparisons)?) {
+    for ((person, _), (mean, variance)) in rows.iter().zip(margins(items, head, &comparisons)?) {
         people[*person].push(calibration.probability(mean, variance));
     }
     Ok(people)
+}
+
+/// The calibration of least log loss on the held-out people, over several numbers of their examples.
+///
+/// # Errors
+/// A missing text form, or embeddings the head refuses.
+pub fn calibrate_on_held_out(
+    data: &TrainingData,
+    hold_out: &HoldOut,
+    head: &dyn Head,
+    seed: u64,
+) -> Result<Calibration, TrainingError> {
+    let trial = Trial::of(&data.people, &hold_out.validation, seed);
+    Ok(calibrate(&trial.run(data, head, &CALIBRATED_SHOTS)?)?.0)
 }
 
 /// Evaluates on the held-out people and the held-out comparisons of the others.
 pub(crate) fn evaluate(
     data: &TrainingData,
     hold_out: &HoldOut,
+    trial: &Trial,
     head: &dyn Head,
     calibration: Calibration,
 ) -> Result<Evaluation, TrainingError> {
@@ -88,9 +289,24 @@ pub(crate) fn evaluate(
         .flat_map(|person| data.people[*person].comparisons.iter().map(move |row| (*person, row)))
         .collect();
     let summary = |rows: &[(usize, &ItemComparison)]| -> Result<Option<Summary>, TrainingError> {
-        Ok(summarize(&predict(data, head, calibration, rows)?, Bootstrap::default()))
+        Ok(summarize(
+            &predict(&data.items, data.people.len(), head, calibration, rows)?,
+            Bootstrap::default(),
+        ))
     };
+    let shots = trial
+        .run(data, head, &REPORTED_SHOTS)?
+        .into_iter()
+        .filter_map(|shot| {
+            let probability = |o: &Outcome| calibration.probability(o.mean, o.variance);
+            let people: Vec<PersonPredictions> =
+                shot.people.iter().map(|person| person.iter().map(probability).collect()).collect();
+            let summary = summarize(&people, Bootstrap::default())?;
+            Some(ShotEvaluation { examples: shot.examples, summary })
+        })
+        .collect();
     Ok(Evaluation {
+        shots,
         validation: summary(&validation)?,
         seen_people: summary(&hold_out.held_out_rows(&data.people))?,
     })

@@ -1,6 +1,5 @@
 //! Comparisons as indices into embedded texts, and which of them are held out.
 
-use ndarray::{ArrayView1, ArrayView2, Axis};
 use polyreward_heads::{ItemComparison, Items, Person};
 use sha2::{Digest, Sha256};
 
@@ -106,26 +105,13 @@ fn held_out_of(person: &Person, seed: u64) -> Vec<usize> {
     held
 }
 
-fn keyed_hash(seed: u64, user: &str, salt: u64) -> u64 {
+pub(crate) fn keyed_hash(seed: u64, user: &str, salt: u64) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update(seed.to_le_bytes());
     hasher.update(salt.to_le_bytes());
     hasher.update(user.as_bytes());
     let digest = hasher.finalize();
     u64::from_le_bytes(digest[..8].try_into().expect("a SHA-256 digest has 32 bytes"))
-}
-
-/// Mean and standard deviation of every column, the deviation never below a thousandth of the largest.
-pub(crate) fn column_scale(rows: ArrayView2<'_, f32>) -> (ndarray::Array1<f32>, ndarray::Array1<f32>) {
-    let mean = rows.mean_axis(Axis(0)).unwrap_or_else(|| ndarray::Array1::zeros(rows.ncols()));
-    let deviation = rows.std_axis(Axis(0), 0.0);
-    let floor = deviation.iter().copied().fold(0.0_f32, f32::max).max(1e-6) * 1e-3;
-    (mean, deviation.mapv(|d| d.max(floor)))
-}
-
-/// `a - b` for two rows.
-pub(crate) fn difference(a: ArrayView1<'_, f32>, b: ArrayView1<'_, f32>) -> ndarray::Array1<f32> {
-    &a - &b
 }
 
 #[cfg(test)]

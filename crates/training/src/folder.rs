@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    assess::{Evaluation, calibrate, evaluate, reward_statistics},
+    assess::{CALIBRATED_SHOTS, Evaluation, Trial, calibrate, evaluate, reward_statistics},
     data::{HoldOut, TrainingData},
     error::TrainingError,
 };
@@ -69,8 +69,9 @@ pub fn write_model(
     provenance: &Provenance,
 ) -> Result<ModelFolder, TrainingError> {
     let head = trained.head.as_ref();
-    let calibration = calibrate(data, hold_out, head)?;
-    let evaluation = evaluate(data, hold_out, head, calibration)?;
+    let trial = Trial::of(&data.people, &hold_out.validation, provenance.seed);
+    let (calibration, _) = calibrate(&trial.run(data, head, &CALIBRATED_SHOTS)?)?;
+    let evaluation = evaluate(data, hold_out, &trial, head, calibration)?;
     let training_rows = hold_out.training_rows(&data.people);
     let mut items: Vec<usize> =
         training_rows.iter().flat_map(|(_, row)| [row.chosen, row.rejected]).collect();

@@ -5,16 +5,23 @@
 //! others to measure seen people by ([`HoldOut`]); neither is ever trained on.
 
 mod assess;
-mod bt;
+mod config;
+mod crowd;
 mod data;
+mod episode;
 mod error;
+mod families;
+mod fit;
 mod folder;
-mod optimise;
+mod network;
 
-pub use assess::{Evaluation, predict};
-pub use bt::{BtConfig, fit_bt};
+pub use assess::{Evaluation, ShotEvaluation, calibrate_on_held_out, predict};
+pub use config::{
+    BtConfig, EpisodeConfig, LoreConfig, MicroConfig, PalAConfig, PalBConfig, TrainConfig, VplConfig,
+};
 pub use data::{HoldOut, TrainingData};
 pub use error::TrainingError;
+pub use fit::Fitting;
 pub use folder::{ModelFolder, Provenance, Trained, write_model};
 
 /// What a run tells whoever watches it.
@@ -22,17 +29,19 @@ pub use folder::{ModelFolder, Provenance, Trained, write_model};
 pub enum Progress {
     /// A head's training has come this far.
     Epoch {
-        /// What is being fitted, as `bt, hidden 128`.
+        /// What is being fitted, as `lore, reading the response`.
         candidate: String,
         /// Epochs done.
         epoch: usize,
-        /// Epochs at most.
+        /// Epochs in all.
         epochs: usize,
         /// Mean training loss of the epoch, in nats.
         loss: f64,
-        /// Accuracy on the held-out people.
-        validation_accuracy: f64,
-        /// Log loss on the held-out people, in nats.
-        validation_log_loss: f64,
+        /// Log loss on the held-out people over several numbers of examples, in nats; only in some epochs.
+        validation_log_loss: Option<f64>,
+        /// Accuracy on the held-out people with no example.
+        accuracy_without_examples: Option<f64>,
+        /// Accuracy on the held-out people after eight; none if nobody has so many.
+        accuracy_after_8: Option<f64>,
     },
 }

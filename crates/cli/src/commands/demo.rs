@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
-    path::PathBuf,
+    fs::File,
+    io::{BufRead, BufReader, BufWriter, Write},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, bail, ensure};
-use polyreward_domain::{ComparisonRecord, Split};
-use polyreward_heads::evaluation::{Bootstrap, PersonPredictions, summarize};
+use polyreward_domain::{ComparisonRecord, Split, UserId};
+use polyreward_heads::evaluation::{Bootstrap, PersonPredictions, correctness, summarize};
 use serde_json::{Value, json};
 
 use crate::{dataset, progress::Progress, table};
@@ -31,18 +32,21 @@ pub struct Arguments {
     once: bool,
 }
 
-/// Pairs in one request.
-const PAIRS_AT_ONCE: usize = 128;
+/// The row of all groups together.
+const EVERYBODY: &str = "everybody";
 /// Comparisons shown word for word.
 const SHOWN: usize = 3;
+/// Numbers of examples that the held-out people have shown the server; nobody's is the population's reward.
+const SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
 /// Plays the demo.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let dataset = dataset::read(std::slice::from_ref(&arguments.data))?;
-    let queries: Vec<&ComparisonRecord> =
-        dataset.records.iter().filter(|record| record.split == Some(Split::Query)).collect();
-    ensure!(!queries.is_empty(), "{} has no records of the split query", arguments.data.display());
-    let mut server = Server::start(arguments)?;
+    let people = Player::of(&dataset.records)?;
+    ensure!(!people.is_empty(), "{} has no records of the split query", arguments.data.display());
+    let examples = tempfile::Builder::new().suffix(".jsonl").tempfile().context("a file of examples")?;
+    write_examples(examples.path(), &people)?;
+    let mut server = Server::start(arguments, examples.path())?;
     println!("server      {}", server.url);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = reqwest::Client::new();
@@ -51,14 +55,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("The people of this demo are simulated; the texts were written for it.\n");
     let mut measured = Vec::new();
     for model in &models {
-        let preferences = runtime.block_on(play(&client, &server.url, model, &queries))?;
-        measured.push((model.clone(), preferences));
+        let answers = runtime.block_on(play(&client, &server.url, model, &people))?;
+        measured.push((model.clone(), answers));
     }
-    show(&queries, &measured[0]);
+    show(&people, &measured);
     println!(
-        "Accuracy on people the models never saw, on prompts they never saw (95 % intervals over people)\n"
+        "Accuracy on people the models never saw, on prompts they never saw, before and after so many examples \
+         (95 % intervals over people)\n"
     );
-    println!("{}", by_group(&queries, &measured));
+    println!("{}", by_group(&people, &measured));
     println!("API         {}/docs", server.url);
     if arguments.once {
         return server.stop();
@@ -69,6 +74,63 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     server.wait()
 }
 
+/// A held-out person: what they show the server, and what they then ask it.
+struct Player<'a> {
+    user_id: &'a str,
+    group: &'a str,
+    examples: Vec<&'a ComparisonRecord>,
+    queries: Vec<&'a ComparisonRecord>,
+}
+
+impl<'a> Player<'a> {
+    /// Everybody with queries.
+    fn of(records: &'a [ComparisonRecord]) -> anyhow::Result<Vec<Self>> {
+        let mut players: BTreeMap<&str, Self> = BTreeMap::new();
+        for record in records {
+            let user_id = record.user_id.as_str();
+            let player = players.entry(user_id).or_insert_with(|| Self {
+                user_id,
+                group: record.attributes.get("group").map_or("-", String::as_str),
+                examples: Vec::new(),
+                queries: Vec::new(),
+            });
+            match record.split {
+                Some(Split::Context) => player.examples.push(record),
+                Some(Split::Query) => player.queries.push(record),
+                Some(Split::Train) | None => {}
+            }
+        }
+        players.retain(|_, player| !player.queries.is_empty());
+        for player in players.values() {
+            user_after(player.user_id, SHOTS[SHOTS.len() - 1])
+                .parse::<UserId>()
+                .with_context(|| format!("{:?} cannot be a user", player.user_id))?;
+        }
+        Ok(players.into_values().collect())
+    }
+}
+
+/// A person after some of their examples, as a user of the server: it learns from all examples of a user.
+fn user_after(user_id: &str, examples: usize) -> String {
+    format!("{user_id}~{examples}")
+}
+
+/// Each person as one user per number of examples, with the first so many of them.
+fn write_examples(path: &Path, people: &[Player<'_>]) -> anyhow::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for person in people {
+        for shots in SHOTS {
+            for record in person.examples.iter().take(shots) {
+                let mut line = serde_json::to_value(&record.comparison)?;
+                line["user_id"] = user_after(person.user_id, shots).into();
+                line["attributes"] = json!(record.attributes);
+                writeln!(file, "{line}")?;
+            }
+        }
+    }
+    file.flush().context("writing the examples")
+}
+
 /// The server as a process of its own.
 struct Server {
     child: Child,
@@ -76,12 +138,14 @@ struct Server {
 }
 
 impl Server {
-    fn start(arguments: &Arguments) -> anyhow::Result<Self> {
+    fn start(arguments: &Arguments, examples: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["serve", "--bind", "127.0.0.1:0", "--backbone"])
             .arg(&arguments.backbone)
             .arg("--models")
             .arg(&arguments.models)
+            .arg("--users")
+            .arg(examples)
             .env("POLYREWARD_SERVER__GRACE_SECONDS", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -132,17 +196,25 @@ async fn models(client: &reqwest::Client, url: &str) -> anyhow::Result<Vec<Strin
     Ok(names)
 }
 
-/// P(chosen preferred) and both rewards of every comparison, asked over HTTP.
+/// What the server says of one query, one number for each of [`SHOTS`].
+struct AnswerOfShots {
+    preference: Vec<f64>,
+    reward_chosen: Vec<f64>,
+    reward_rejected: Vec<f64>,
+}
+
+/// Every person's queries, asked over HTTP for the person after each number of examples; answers by person.
 async fn play(
     client: &reqwest::Client,
     url: &str,
     model: &str,
-    queries: &[&ComparisonRecord],
-) -> anyhow::Result<Vec<[f64; 3]>> {
-    let mut progress = Progress::start(model, queries.len());
-    let mut answers = Vec::with_capacity(queries.len());
-    for part in queries.chunks(PAIRS_AT_ONCE) {
-        let pairs: Vec<Value> = part
+    people: &[Player<'_>],
+) -> anyhow::Result<Vec<Vec<AnswerOfShots>>> {
+    let mut progress = Progress::start(model, people.len());
+    let mut answers = Vec::with_capacity(people.len());
+    for person in people {
+        let pairs: Vec<Value> = person
+            .queries
             .iter()
             .map(|record| {
                 let comparison = &record.comparison;
@@ -153,70 +225,95 @@ async fn play(
                 })
             })
             .collect();
-        let body = json!({"model": model, "pairs": pairs});
+        let user_ids: Vec<String> = SHOTS.iter().map(|shots| user_after(person.user_id, *shots)).collect();
+        let body = json!({"model": model, "user_ids": user_ids, "pairs": pairs});
         let reply = client.post(format!("{url}/score")).json(&body).send().await?;
         let status = reply.status();
         let reply: Value = reply.json().await?;
         ensure!(status.is_success(), "POST /score answered {status}: {reply}");
-        for result in reply["results"].as_array().context("POST /score has no results")? {
-            let number =
-                |field: &str| result[field].as_f64().with_context(|| format!("a result without {field}"));
-            answers.push([number("preference")?, number("reward_a")?, number("reward_b")?]);
-        }
-        progress.set(answers.len(), queries.len(), "comparisons");
+        let results = reply["results"].as_array().context("POST /score has no results")?;
+        answers.push(results.iter().map(AnswerOfShots::of).collect::<anyhow::Result<_>>()?);
+        progress.set(answers.len(), people.len(), "people");
     }
-    progress.finish(&format!("{} comparisons of held-out people", answers.len()));
+    progress.finish(&format!("{} held-out people asked", answers.len()));
     Ok(answers)
 }
 
-/// A few comparisons word for word, from different prompts.
-fn show(queries: &[&ComparisonRecord], (model, answers): &(String, Vec<[f64; 3]>)) {
-    println!("Rewards of {model} for real sentences:\n");
-    let step = (queries.len() / SHOWN).max(1);
-    for (record, [preference, reward_a, reward_b]) in queries.iter().zip(answers).step_by(step).take(SHOWN) {
-        if let polyreward_domain::Prompt::Text(prompt) = &record.comparison.prompt {
-            println!("  {prompt}");
-        }
-        println!("    {reward_a:+.2}  {}", record.comparison.chosen);
-        println!("    {reward_b:+.2}  {}", record.comparison.rejected);
-        let person = record.attributes.get("group").map_or("-", String::as_str);
-        println!("    P(first preferred) = {preference:.2}; this person ({person}) preferred the first\n");
+impl AnswerOfShots {
+    fn of(result: &Value) -> anyhow::Result<Self> {
+        let numbers = |field: &str| -> anyhow::Result<Vec<f64>> {
+            let numbers: Option<Vec<f64>> =
+                result[field].as_array().and_then(|all| all.iter().map(Value::as_f64).collect());
+            numbers
+                .filter(|numbers| numbers.len() == SHOTS.len())
+                .with_context(|| format!("a result without {field} for each user"))
+        };
+        Ok(Self {
+            preference: numbers("preference")?,
+            reward_chosen: numbers("reward_a")?,
+            reward_rejected: numbers("reward_b")?,
+        })
     }
 }
 
-fn by_group(queries: &[&ComparisonRecord], measured: &[(String, Vec<[f64; 3]>)]) -> String {
-    let group_of = |record: &ComparisonRecord| record.attributes.get("group").cloned().unwrap_or_default();
-    let mut groups: Vec<String> = queries.iter().map(|record| group_of(record)).collect();
-    groups.sort();
+/// A model with what it answered.
+type Measured = (String, Vec<Vec<AnswerOfShots>>);
+
+/// A few comparisons word for word, of different people, before and after their examples, by the model with most to learn
+/// from them.
+fn show(people: &[Player<'_>], measured: &[Measured]) {
+    let last = SHOTS.len() - 1;
+    let right = |(_, answers): &&Measured| {
+        answers.iter().flatten().map(|answer| correctness(answer.preference[last])).sum::<f64>()
+    };
+    let Some((model, answers)) = measured.iter().max_by(|a, b| right(a).total_cmp(&right(b))) else { return };
+    println!("Rewards of {model} for real sentences, before -> after {} examples:\n", SHOTS[last]);
+    let step = (people.len() / SHOWN).max(1);
+    for (person, answers) in people.iter().zip(answers).step_by(step).take(SHOWN) {
+        let (Some(record), Some(answer)) = (person.queries.first(), answers.first()) else { continue };
+        if let polyreward_domain::Prompt::Text(prompt) = &record.comparison.prompt {
+            println!("  {prompt}");
+        }
+        for (rewards, text) in [
+            (&answer.reward_chosen, &record.comparison.chosen),
+            (&answer.reward_rejected, &record.comparison.rejected),
+        ] {
+            println!("    {:+.2} -> {:+.2}  {text}", rewards[0], rewards[last]);
+        }
+        println!(
+            "    P(first preferred) = {:.2} -> {:.2}; this person ({}) preferred the first\n",
+            answer.preference[0], answer.preference[last], person.group
+        );
+    }
+}
+
+fn by_group(people: &[Player<'_>], measured: &[Measured]) -> String {
+    let mut groups: Vec<&str> = people.iter().map(|person| person.group).collect();
+    groups.sort_unstable();
     groups.dedup();
-    groups.insert(0, "everybody".to_owned());
-    let header: Vec<String> = ["group", "people"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(measured.iter().map(|(model, _)| model.clone()))
-        .collect();
-    let rows: Vec<Vec<String>> = groups
-        .iter()
-        .map(|group| {
-            let mut row = vec![group.clone(), String::new()];
-            for (_, answers) in measured {
-                let mut people: BTreeMap<&str, PersonPredictions> = BTreeMap::new();
-                for (record, [preference, ..]) in queries.iter().zip(answers) {
-                    if group == "everybody" || *group == group_of(record) {
-                        people.entry(record.user_id.as_str()).or_default().push(*preference);
-                    }
-                }
-                let people: Vec<PersonPredictions> = people.into_values().collect();
-                let Some(summary) = summarize(&people, Bootstrap::default()) else { continue };
-                row[1] = summary.users.to_string();
-                let interval = summary
-                    .accuracy_ci
-                    .map(|[low, high]| format!(" ({low:.2}-{high:.2})"))
-                    .unwrap_or_default();
-                row.push(format!("{:.3}{interval}", summary.accuracy));
+    groups.insert(0, EVERYBODY);
+    let shots = SHOTS.iter().map(|shots| format!("{shots} examples"));
+    let header: Vec<String> =
+        ["group", "people", "model"].into_iter().map(str::to_owned).chain(shots).collect();
+    let mut rows = Vec::new();
+    for group in groups {
+        let member = |person: &Player<'_>| group == EVERYBODY || person.group == group;
+        let count = people.iter().filter(|person| member(person)).count();
+        for (model, answers) in measured {
+            let mut row = vec![group.to_owned(), count.to_string(), model.clone()];
+            for shot in 0..SHOTS.len() {
+                let of_group = people.iter().zip(answers).filter(|(person, _)| member(person));
+                let predictions: Vec<PersonPredictions> = of_group
+                    .map(|(_, answers)| answers.iter().map(|answer| answer.preference[shot]).collect())
+                    .collect();
+                let cell = summarize(&predictions, Bootstrap::default()).map_or(String::new(), |summary| {
+                    let interval = summary.accuracy_ci.map(|[low, high]| format!(" ({low:.2}-{high:.2})"));
+                    format!("{:.3}{}", summary.accuracy, interval.unwrap_or_default())
+                });
+                row.push(cell);
             }
-            row
-        })
-        .collect();
+            rows.push(row);
+        }
+    }
     table::render(&header, &rows)
 }

@@ -3,14 +3,14 @@
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use polyreward_http::{AppState, Drained, Limits, ServeOptions, install_metrics};
-use polyreward_service::ModelRegistry;
+use polyreward_service::{ModelRegistry, People};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     commands::open_backbone,
     config::{self, Config, Overrides, PathOverride, ServerOverrides, UsageError},
+    dataset,
 };
 
 /// Answer HTTP requests for rewards
@@ -37,6 +38,9 @@ pub struct Arguments {
     /// Backbone folder
     #[arg(long, value_name = "DIR")]
     backbone: Option<PathBuf>,
+    /// JSONL file of people's comparisons, from which their rewards are learned
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
     /// Listen beyond loopback though anybody may then ask
     #[arg(long)]
     insecure_no_auth: bool,
@@ -54,6 +58,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         },
         backbone: PathOverride { path: arguments.backbone },
         models: PathOverride { path: arguments.models },
+        users: PathOverride { path: arguments.users },
     };
     let config = config::load(arguments.config.as_deref(), &overrides)?;
     if arguments.print_config {
@@ -69,6 +74,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let stop = stop_signal()?;
+        let people = Arc::new(read_people(config.users.path.as_deref())?);
         let backbone = open_backbone(&config)?;
         let registry = Arc::new(
             ModelRegistry::open(&config.models.path, backbone.info().clone())
@@ -76,6 +82,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         );
         if registry.registered().models().next().is_none() {
             tracing::warn!("no model is loaded; /ready says so until POST /models/reload finds one");
+        }
+        // Now rather than in somebody's request; models found by a reload later derive theirs when first asked.
+        people
+            .prepare(&registry.registered(), &backbone)
+            .await
+            .context("learning from the people's examples")?;
+        if !people.is_empty() {
+            tracing::info!(people = people.len(), "learned from the people's examples");
         }
         let limits = Limits {
             max_batch: config.server.max_batch,
@@ -90,7 +104,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             ),
             ..ServeOptions::default()
         };
-        let state = AppState::new(registry, backbone.clone(), limits, metrics);
+        let state = AppState::new(registry, backbone.clone(), people, limits, metrics);
         announce(&listener)?;
         let drained = polyreward_http::serve(listener, state, options, stop).await;
         backbone.shutdown();
@@ -103,6 +117,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+/// Everybody in the file, or nobody.
+fn read_people(path: Option<&Path>) -> anyhow::Result<People> {
+    let Some(path) = path else { return Ok(People::default()) };
+    let records = dataset::read(std::slice::from_ref(&path.to_owned()))?.records;
+    People::of(records).with_context(|| format!("users.path: {}", path.display()))
 }
 
 /// The address to listen on; refused where everybody on a network could ask and no key is configured.

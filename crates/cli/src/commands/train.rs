@@ -4,16 +4,18 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use polyreward_backbone::Backbone;
 use polyreward_domain::{ComparisonRecord, HeadFamily, Split, TextForms};
 use polyreward_heads::{BackboneCard, ModelCard, Person};
 use polyreward_service::embed_corpus;
 use polyreward_training::{
-    HoldOut, ModelFolder, Progress as TrainingProgress, Provenance, Trained, TrainingData, fit_bt,
+    Fitting, HoldOut, ModelFolder, Progress as TrainingProgress, Provenance, Trained, TrainingData,
     write_model,
 };
 
@@ -49,7 +51,7 @@ pub struct Arguments {
 }
 
 /// The heads this build can train.
-const TRAINABLE: [HeadFamily; 1] = [HeadFamily::Bt];
+const TRAINABLE: [HeadFamily; 6] = HeadFamily::ALL;
 
 /// Trains every head that was asked for; one that is there already, from the same inputs, is not trained again.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -99,16 +101,73 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         hold_out.validation.len(),
         hold_out.held_out.iter().map(Vec::len).sum::<usize>(),
     );
-    let mut rows = Vec::new();
-    for head in missing {
+    let began = Instant::now();
+    let mut choosing = Progress::start("text forms", 1);
+    let fitting =
+        Fitting::prepare(&data, &hold_out, &config.train, &missing, arguments.seed, &mut |event| {
+            show(&mut choosing, &event);
+        })?;
+    choosing.finish(&format!(
+        "reading the {}",
+        fitting.text_forms().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and the ")
+    ));
+    let train = |head: HeadFamily| -> anyhow::Result<Vec<String>> {
         let started = Instant::now();
-        let trained = fit(head, &data, &hold_out, &config, arguments.seed)?;
+        let trained = fit(head, &fitting)?;
         let folder = write_model(&arguments.out, &trained, &data, &hold_out, &provenance(head))?;
-        rows.push(row_of(&folder, started.elapsed().as_secs_f64()));
-    }
-    let header = ["model", "held-out people", "95 % interval", "seen people", "95 % interval", "seconds"];
+        Ok(row_of(&folder, started.elapsed().as_secs_f64()))
+    };
+    let rows = on_two_threads(&missing, &train)?;
+    eprintln!(
+        "trained {} heads from known embeddings in {:.1} s",
+        missing.len(),
+        began.elapsed().as_secs_f64()
+    );
+    let header = [
+        "model",
+        "held-out people",
+        "95 % interval",
+        "after 8 examples",
+        "95 % interval",
+        "seen people",
+        "95 % interval",
+        "seconds",
+    ];
     print!("{}", table::render(&header.map(str::to_owned), &rows));
     Ok(())
+}
+
+/// Trains heads two at a time, which keeps two cores busy where one head's steps cannot; rows in the order of the heads.
+fn on_two_threads(
+    heads: &[HeadFamily],
+    train: &(impl Fn(HeadFamily) -> anyhow::Result<Vec<String>> + Sync),
+) -> anyhow::Result<Vec<Vec<String>>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut rows = Vec::new();
+        while let Some(head) = heads.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if failed.load(Ordering::Relaxed) {
+                break;
+            }
+            match train(*head) {
+                Ok(row) => rows.push((*head, row)),
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    return Err(error.context(format!("training {head}")));
+                }
+            }
+        }
+        Ok(rows)
+    };
+    let mut rows = thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mut rows = work()?;
+        rows.extend(other.join().map_err(|_| anyhow!("a training thread panicked"))??);
+        anyhow::Ok(rows)
+    })?;
+    rows.sort_by_key(|(head, _)| heads.iter().position(|other| other == head));
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 fn parse_heads(text: &str) -> anyhow::Result<Vec<HeadFamily>> {
@@ -130,13 +189,7 @@ fn parse_heads(text: &str) -> anyhow::Result<Vec<HeadFamily>> {
 }
 
 fn forms_of(heads: &[HeadFamily], config: &Config) -> TextForms {
-    heads
-        .iter()
-        .map(|head| match head {
-            HeadFamily::Bt => TextForms::only(config.train.bt.text_form),
-            _ => TextForms::default(),
-        })
-        .fold(TextForms::default(), TextForms::union)
+    heads.iter().map(|head| config.train.text_forms(*head)).fold(TextForms::default(), TextForms::union)
 }
 
 /// A folder that an earlier run wrote from the same data, seed, backbone and configuration.
@@ -154,15 +207,11 @@ fn trained_before(
         let path = entry?.path();
         let Ok(bytes) = fs::read(path.join("model.json")) else { continue };
         let Ok(card) = ModelCard::from_json(&bytes) else { continue };
-        let wanted = serde_json::to_value(match head {
-            HeadFamily::Bt => &config.train.bt,
-            _ => bail!("this version does not train {head} yet"),
-        })?;
         let same = card.training_data.sha256 == provenance.data_sha256
             && card.seed == provenance.seed
             && card.backbone == provenance.backbone
             && card.polyreward_version == provenance.polyreward_version
-            && card.training["config"] == wanted;
+            && card.training["config"] == config.train.of(head);
         let whole =
             fs::read(path.join("head.safetensors")).is_ok_and(|weights| card.check_weights(&weights).is_ok());
         if same && whole {
@@ -209,45 +258,50 @@ fn embed(
     Ok(TrainingData { items: corpus.items, people })
 }
 
-fn fit(
-    head: HeadFamily,
-    data: &TrainingData,
-    hold_out: &HoldOut,
-    config: &Config,
-    seed: u64,
-) -> anyhow::Result<Trained> {
+fn fit(head: HeadFamily, fitting: &Fitting<'_>) -> anyhow::Result<Trained> {
     let mut progress = Progress::start(head.as_str(), 1);
     let mut last = String::new();
-    let mut hear = |event: TrainingProgress| {
-        let TrainingProgress::Epoch {
-            candidate,
-            epoch,
-            epochs,
-            loss,
-            validation_accuracy,
-            validation_log_loss,
-        } = event;
-        last = format!(
-            "{candidate}: loss {loss:.4}, held-out people: accuracy {validation_accuracy:.4}, log loss {validation_log_loss:.4}"
-        );
-        progress.set(epoch, epochs, &last);
-    };
-    let trained = match head {
-        HeadFamily::Bt => {
-            let (fitted, report) = fit_bt(data, hold_out, &config.train.bt, seed, &mut hear)?;
-            Trained { head: Box::new(fitted), report }
+    let trained = fitting.fit(head, &mut |event| {
+        if let Some(message) = show(&mut progress, &event) {
+            last = message;
         }
-        other => bail!("this version does not train {other} yet"),
-    };
+    })?;
     progress.finish(&last);
     Ok(trained)
 }
 
+/// Shows an event; the message, if it says how the held-out people fare.
+fn show(progress: &mut Progress, event: &TrainingProgress) -> Option<String> {
+    let TrainingProgress::Epoch {
+        candidate,
+        epoch,
+        epochs,
+        loss,
+        validation_log_loss,
+        accuracy_without_examples,
+        accuracy_after_8,
+    } = event;
+    let mut parts = vec![format!("{candidate}: loss {loss:.4}")];
+    if let Some(log_loss) = validation_log_loss {
+        parts.push(format!("held-out people: log loss {log_loss:.4}"));
+    }
+    for (accuracy, examples) in [(accuracy_without_examples, 0), (accuracy_after_8, 8)] {
+        if let Some(accuracy) = accuracy {
+            parts.push(format!("accuracy {accuracy:.4} after {examples} examples"));
+        }
+    }
+    let message = parts.join(", ");
+    progress.set(*epoch, *epochs, &message);
+    validation_log_loss.is_some().then_some(message)
+}
+
 fn row_of(folder: &ModelFolder, seconds: f64) -> Vec<String> {
     let mut row = vec![folder.model.to_string()];
-    for summary in [&folder.evaluation.validation, &folder.evaluation.seen_people] {
-        let accuracy = summary.as_ref().map(|summary| format!("{:.3}", summary.accuracy));
-        let interval = summary.as_ref().and_then(|summary| summary.accuracy_ci);
+    let evaluation = &folder.evaluation;
+    let eight = evaluation.shots.iter().find(|shot| shot.examples == 8).map(|shot| &shot.summary);
+    for summary in [evaluation.validation.as_ref(), eight, evaluation.seen_people.as_ref()] {
+        let accuracy = summary.map(|summary| format!("{:.3}", summary.accuracy));
+        let interval = summary.and_then(|summary| summary.accuracy_ci);
         row.push(accuracy.unwrap_or_default());
         row.push(interval.map(|[low, high]| format!("{low:.3}-{high:.3}")).unwrap_or_default());
     }

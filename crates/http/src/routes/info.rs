@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use polyreward_backbone::{Backbone, BackboneInfo, CacheStats};
-use polyreward_service::ModelRegistry;
+use polyreward_service::{ModelRegistry, Scorer};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -54,6 +54,10 @@ struct LimitsReply {
     max_batch: usize,
     /// Tokens of a prompt with its response; more are cut.
     max_tokens: usize,
+    /// People in the `user_ids` of one request.
+    max_users: usize,
+    /// Rewards of one request for several people: responses by people, by reference responses on the `win_rate` scale.
+    max_rewards: usize,
     /// Bytes of a body.
     max_body_bytes: usize,
     /// Bytes of all bodies held at once.
@@ -125,6 +129,8 @@ pub(crate) async fn info(
         limits: LimitsReply {
             max_batch: limits.max_batch,
             max_tokens: backbone.info().max_tokens,
+            max_users: limits.max_users,
+            max_rewards: Scorer::MAX_REWARDS,
             max_body_bytes: limits.max_body_bytes,
             max_pending_body_bytes: limits.max_pending_body_bytes,
             max_in_flight: limits.max_in_flight,

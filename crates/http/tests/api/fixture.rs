@@ -16,9 +16,12 @@ use polyreward_backbone::{Backbone, BackboneOptions};
 use polyreward_domain::{
     Comparison, ComparisonRecord, LabelConfidence, Prompt, Strength, TextForm, TextForms,
 };
-use polyreward_heads::{BackboneCard, BradleyTerry, BtParameters, Person};
+use polyreward_heads::{
+    BackboneCard, BradleyTerry, BtParameters, FormInput, Head, Layer, Lore, LoreParameters, Person,
+    TextInput, Trunk,
+};
 use polyreward_http::{AppState, Limits, PrometheusHandle, install_metrics, router};
-use polyreward_service::{ModelRegistry, embed_corpus};
+use polyreward_service::{ModelRegistry, People, embed_corpus};
 use polyreward_training::{HoldOut, Provenance, Trained, TrainingData, write_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -88,6 +91,7 @@ pub struct Server {
     pub router: Router,
     pub state: AppState,
     pub backbone: Backbone,
+    pub people: Arc<People>,
     pub models: TempDir,
 }
 
@@ -111,14 +115,24 @@ impl Server {
         server.rescan()
     }
 
+    /// With `bt`, a head that learns people, `lore`, and those people.
+    pub fn with_people(records: Vec<ComparisonRecord>) -> Self {
+        let mut server = Self::empty(backbone(), Limits::default());
+        server.people = Arc::new(People::of(records).expect("they can be users"));
+        server.add_model("bt", 1.0);
+        server.add_lore();
+        server.rescan()
+    }
+
     /// Without a model.
     pub fn empty(backbone: Backbone, limits: Limits) -> Self {
         let log = Log::install();
         let models = tempfile::tempdir().expect("a temporary folder");
         let registry =
             ModelRegistry::open(models.path(), backbone.info().clone()).expect("an empty folder opens");
-        let state = AppState::new(Arc::new(registry), backbone.clone(), limits, metrics());
-        Self { log, router: router(state.clone()), state, backbone, models }
+        let people = Arc::<People>::default();
+        let state = AppState::new(Arc::new(registry), backbone.clone(), people.clone(), limits, metrics());
+        Self { log, router: router(state.clone()), state, backbone, people, models }
     }
 
     fn rescan(self) -> Self {
@@ -128,22 +142,33 @@ impl Server {
     fn rescan_with(self, limits: Limits) -> Self {
         let registry =
             ModelRegistry::open(self.models.path(), self.backbone.info().clone()).expect("models load");
-        let state = AppState::new(Arc::new(registry), self.backbone.clone(), limits, metrics());
+        let state =
+            AppState::new(Arc::new(registry), self.backbone.clone(), self.people.clone(), limits, metrics());
         Self { router: router(state.clone()), state, ..self }
     }
 
     /// Writes a model folder; `scale` makes the weights of one name differ from another's.
     pub fn add_model(&self, name: &str, scale: f32) {
+        let dim = self.backbone.info().dim;
+        let head = BradleyTerry::new(BtParameters {
+            trunk: trunk(dim, scale),
+            weights_covariance: Some(Array2::from_diag(&Array1::from_elem(dim, 0.01))),
+        });
+        self.write_model(name, Box::new(head.expect("the sizes agree")));
+    }
+
+    /// Writes a model whose basis is a wave a direction.
+    fn add_lore(&self) {
+        let dim = self.backbone.info().dim;
+        let wave = |(k, at): (usize, usize)| 6.0 * ((at + 1) as f32 * (k + 1) as f32 * 0.7).cos();
+        let basis = Array2::from_shape_fn((3, dim), wave);
+        let head = Lore::new(LoreParameters { trunk: trunk(dim, 1.0), basis, label_noise: 0.02 });
+        self.write_model("lore", Box::new(head.expect("the sizes agree")));
+    }
+
+    fn write_model(&self, name: &str, head: Box<dyn Head>) {
         let backbone = &self.backbone;
         let dim = backbone.info().dim;
-        let head = BradleyTerry::new(BtParameters {
-            form: TextForm::PromptResponse,
-            embedding_dim: dim,
-            projector: None,
-            weights: Array1::from_shape_fn(dim, |at| scale * (at as f32 * 1.7).sin()),
-            covariance: Array2::from_diag(&Array1::from_elem(dim, 0.01)),
-        })
-        .expect("the sizes agree");
         let data = training_data(backbone);
         let hold_out = HoldOut::choose(&data.people, 0).expect("there are people enough");
         let info = backbone.info();
@@ -154,7 +179,7 @@ impl Server {
             seed: 0,
             polyreward_version: "0.0.0".to_owned(),
         };
-        let trained = Trained { head: Box::new(head), report: json!({}) };
+        let trained = Trained { head, report: json!({}) };
         write_model(self.models.path(), &trained, &data, &hold_out, &provenance)
             .expect("the model is written");
     }
@@ -176,6 +201,19 @@ impl Server {
 
     pub async fn score(&self, body: &Value) -> Reply {
         self.post("/score", body).await
+    }
+}
+
+/// A linear reward, the same for everybody.
+fn trunk(dim: usize, scale: f32) -> Trunk {
+    let form = FormInput { form: TextForm::PromptResponse, mean: Array1::zeros(dim), scale: 1.0 };
+    Trunk {
+        input: TextInput { forms: vec![form] },
+        hidden: None,
+        population: Layer {
+            weight: Array2::from_shape_fn((1, dim), |(_, at)| scale * (at as f32 * 1.7).sin()),
+            bias: Array1::zeros(1),
+        },
     }
 }
 

@@ -5,6 +5,7 @@ mod fuzz;
 mod models;
 mod openapi;
 mod operation;
+mod people;
 mod refusals;
 mod score;
 mod serving;

@@ -22,6 +22,7 @@ async fn a_model_is_listed_with_its_card_and_evaluation() {
         ".items[].reward_statistics.mean" => "[number]",
         ".items[].reward_statistics.standard_deviation" => "[number]",
         ".items[].evaluation.validation" => "[summary]",
+        ".items[].evaluation.shots[].summary" => "[summary]",
     });
     let validation = &json["items"][0]["evaluation"]["validation"];
     assert!(validation["log_loss"].as_f64().unwrap() > 0.0, "{validation}");

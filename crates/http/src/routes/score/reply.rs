@@ -2,7 +2,10 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use polyreward_backbone::InputError;
-use polyreward_service::{Fault, ItemScore, PairScore, Part, ScoreOutcome, Scored, Usage, UserSeen};
+use polyreward_service::{
+    Aggregate, Answer, AudienceScore, Fault, ItemScore, PairScore, Part, ScoreOutcome, Scored, Seen, Usage,
+    UserSeen,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,9 +30,15 @@ pub(crate) struct ScoreReply {
     model: String,
     /// The backbone's name.
     backbone: String,
-    /// Whose reward it is; absent where nobody was named.
+    /// Whose reward it is; absent unless `user_id` was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<UserReply>,
+    /// Whose rewards they are, in the order of `user_ids`; absent unless those were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<Vec<UserReply>>,
+    /// Whose rewards they are together; absent unless `audience` was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audience: Option<AudienceReply>,
     results: Vec<ResultReply>,
     usage: UsageReply,
 }
@@ -45,6 +54,14 @@ struct UserReply {
     known: bool,
 }
 
+/// Whose rewards they are together.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScoredAudience)]
+struct AudienceReply {
+    /// Members of the group.
+    users: usize,
+}
+
 /// What became of one pair or item.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -52,6 +69,9 @@ struct UserReply {
 enum ResultReply {
     Pair(PairReply),
     Item(ItemReply),
+    PairOfUsers(PairOfUsersReply),
+    ItemOfUsers(ItemOfUsersReply),
+    Audience(AudienceScoreReply),
     Refused(RefusedReply),
 }
 
@@ -85,6 +105,72 @@ struct ItemReply {
     truncated: bool,
 }
 
+/// The rewards of a pair for each of `user_ids`, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PairResultOfUsers)]
+struct PairOfUsersReply {
+    /// Rewards of `response_a` on the scale asked for, one a user.
+    reward_a: Vec<f32>,
+    /// Rewards of `response_b`.
+    reward_b: Vec<f32>,
+    /// P(a preferred to b), calibrated.
+    preference: Vec<f64>,
+    /// Posterior standard deviations of the preferences.
+    uncertainty: Vec<f32>,
+    /// Whether a text was cut to the backbone's window.
+    truncated: bool,
+}
+
+/// The rewards of an item for each of `user_ids`, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ItemResultOfUsers)]
+struct ItemOfUsersReply {
+    /// Rewards `[user][response]` on the scale asked for.
+    rewards: Vec<Vec<f32>>,
+    /// Posterior standard deviations `[user][response]`, on the same scale.
+    uncertainties: Vec<Vec<f32>>,
+    /// For each user, positions of the responses from the best to the worst.
+    ranking: Vec<Vec<usize>>,
+    /// Whether a text was cut to the backbone's window.
+    truncated: bool,
+}
+
+/// What an audience makes of a pair or an item.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AudienceResult)]
+struct AudienceScoreReply {
+    /// Each aggregate asked for, of each response in their order; of a pair, `response_a` comes first.
+    aggregates: AggregatesReply,
+    /// Positions of the responses from the best to the worst by the aggregate named first.
+    ranking: Vec<usize>,
+    /// Of a pair: the mean over the audience of P(a preferred to b).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preference: Option<f64>,
+    /// Posterior standard deviation of `preference`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uncertainty: Option<f32>,
+    /// Whether a text was cut to the backbone's window.
+    truncated: bool,
+}
+
+/// A number a response under each aggregate asked for.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = Aggregates)]
+struct AggregatesReply {
+    /// Mean reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean: Option<Vec<f32>>,
+    /// The worst-off member's reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min: Option<Vec<f32>>,
+    /// The 20th percentile of the rewards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p20: Option<Vec<f32>>,
+    /// The share of members who prefer it to all others of its prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<Vec<f32>>,
+}
+
 /// In place of a result, with `partial`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RefusedResult)]
@@ -104,11 +190,17 @@ struct UsageReply {
     embeddings_cached: usize,
 }
 
-/// The versions that, with the text, decide a score.
+/// The versions that, with the text, decide a score. Several people have no one version.
 pub(super) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
     let model = HeaderValue::from_str(&outcome.model.to_string()).expect("model names are ASCII");
-    let user_state = HeaderValue::from(outcome.user_state_version);
-    HeaderMap::from_iter([(MODEL_VERSION_HEADER, model), (USER_STATE_VERSION_HEADER, user_state)])
+    let mut headers = HeaderMap::from_iter([(MODEL_VERSION_HEADER, model)]);
+    let user_state = match &outcome.seen {
+        Seen::Population => Some(0),
+        Seen::User(user) => Some(user.examples),
+        Seen::Users(_) | Seen::Audience(_) => None,
+    };
+    headers.extend(user_state.map(|version| (USER_STATE_VERSION_HEADER, HeaderValue::from(version))));
+    headers
 }
 
 impl ScoreReply {
@@ -117,17 +209,11 @@ impl ScoreReply {
     /// # Errors
     /// A reward that is not finite, unless the request takes partial answers.
     pub(super) fn new(outcome: ScoreOutcome, mut places: Places) -> Result<Self, Problem> {
+        let several = matches!(outcome.seen, Seen::Users(_));
         let scored: Vec<Result<ResultReply, Fault>> = match outcome.results {
-            Scored::Pairs(pairs) => pairs
-                .into_iter()
-                .enumerate()
-                .map(|(at, pair)| PairReply::at(at, pair?).map(ResultReply::Pair))
-                .collect(),
-            Scored::Items(items) => items
-                .into_iter()
-                .enumerate()
-                .map(|(at, item)| ItemReply::at(at, item?).map(ResultReply::Item))
-                .collect(),
+            Scored::Pairs(pairs) => each(pairs, |at, pair| ResultReply::pair(at, pair, several)),
+            Scored::Items(items) => each(items, |at, item| ResultReply::item(at, item, several)),
+            Scored::Audience(answers) => each(answers, ResultReply::audience),
         };
         if !places.partial {
             let faults: Vec<_> = scored
@@ -149,14 +235,31 @@ impl ScoreReply {
                 ),
             });
         }
+        let (mut user, mut users, mut audience) = (None, None, None);
+        match outcome.seen {
+            Seen::Population => {}
+            Seen::User(seen) => user = Some(seen.into()),
+            Seen::Users(seen) => users = Some(seen.into_iter().map(Into::into).collect()),
+            Seen::Audience(members) => audience = Some(AudienceReply { users: members }),
+        }
         Ok(Self {
             model: outcome.model.to_string(),
             backbone: outcome.backbone,
-            user: outcome.user.map(Into::into),
+            user,
+            users,
+            audience,
             results,
             usage: outcome.usage.into(),
         })
     }
+}
+
+/// The answers that there are, as replies.
+fn each<T>(
+    answers: Vec<Result<Answer<T>, Fault>>,
+    reply: impl Fn(usize, Answer<T>) -> Result<ResultReply, Fault>,
+) -> Vec<Result<ResultReply, Fault>> {
+    answers.into_iter().enumerate().map(|(at, answer)| reply(at, answer?)).collect()
 }
 
 /// Rewards are computed in single precision; in it they are written shortest, and read back the same.
@@ -165,29 +268,93 @@ fn single(number: f64, at: usize, part: Part) -> Result<f32, Fault> {
     if single.is_finite() { Ok(single) } else { Err(Fault { at, part, error: InputError::NotFinite }) }
 }
 
-impl PairReply {
-    fn at(at: usize, score: PairScore) -> Result<Self, Fault> {
-        Ok(Self {
-            reward_a: single(score.reward_a, at, Part::ResponseA)?,
-            reward_b: single(score.reward_b, at, Part::ResponseB)?,
-            preference: score.preference,
-            uncertainty: single(score.uncertainty, at, Part::ResponseA)?,
-            truncated: score.truncated,
-        })
-    }
+/// Numbers of the responses of one entry.
+fn singles(numbers: Vec<f64>, at: usize) -> Result<Vec<f32>, Fault> {
+    numbers.into_iter().enumerate().map(|(n, number)| single(number, at, Part::Response(n))).collect()
 }
 
-impl ItemReply {
-    fn at(at: usize, score: ItemScore) -> Result<Self, Fault> {
-        let singles = |numbers: Vec<f64>| -> Result<Vec<f32>, Fault> {
-            numbers.into_iter().enumerate().map(|(n, number)| single(number, at, Part::Response(n))).collect()
+impl ResultReply {
+    fn pair(
+        at: usize,
+        Answer { scores, truncated }: Answer<PairScore>,
+        several: bool,
+    ) -> Result<Self, Fault> {
+        let mut all = PairOfUsersReply {
+            reward_a: Vec::with_capacity(scores.len()),
+            reward_b: Vec::with_capacity(scores.len()),
+            preference: Vec::with_capacity(scores.len()),
+            uncertainty: Vec::with_capacity(scores.len()),
+            truncated,
         };
-        Ok(Self {
-            rewards: singles(score.rewards)?,
-            uncertainties: singles(score.uncertainties)?,
+        for score in &scores {
+            all.reward_a.push(single(score.reward_a, at, Part::ResponseA)?);
+            all.reward_b.push(single(score.reward_b, at, Part::ResponseB)?);
+            all.preference.push(score.preference);
+            all.uncertainty.push(single(score.uncertainty, at, Part::ResponseA)?);
+        }
+        if several {
+            return Ok(Self::PairOfUsers(all));
+        }
+        Ok(Self::Pair(PairReply {
+            reward_a: all.reward_a[0],
+            reward_b: all.reward_b[0],
+            preference: all.preference[0],
+            uncertainty: all.uncertainty[0],
+            truncated,
+        }))
+    }
+
+    fn item(
+        at: usize,
+        Answer { scores, truncated }: Answer<ItemScore>,
+        several: bool,
+    ) -> Result<Self, Fault> {
+        let mut users = Vec::with_capacity(scores.len());
+        for score in scores {
+            users.push(ItemReply {
+                rewards: singles(score.rewards, at)?,
+                uncertainties: singles(score.uncertainties, at)?,
+                ranking: score.ranking,
+                truncated,
+            });
+        }
+        if !several {
+            return Ok(Self::Item(users.remove(0)));
+        }
+        let mut all = ItemOfUsersReply {
+            rewards: Vec::with_capacity(users.len()),
+            uncertainties: Vec::with_capacity(users.len()),
+            ranking: Vec::with_capacity(users.len()),
+            truncated,
+        };
+        for user in users {
+            all.rewards.push(user.rewards);
+            all.uncertainties.push(user.uncertainties);
+            all.ranking.push(user.ranking);
+        }
+        Ok(Self::ItemOfUsers(all))
+    }
+
+    fn audience(at: usize, Answer { mut scores, truncated }: Answer<AudienceScore>) -> Result<Self, Fault> {
+        let score = scores.remove(0);
+        let mut aggregates = AggregatesReply::default();
+        for (aggregate, numbers) in score.aggregates {
+            let place = match aggregate {
+                Aggregate::Mean => &mut aggregates.mean,
+                Aggregate::Min => &mut aggregates.min,
+                Aggregate::P20 => &mut aggregates.p20,
+                Aggregate::Share => &mut aggregates.share,
+            };
+            *place = Some(singles(numbers, at)?);
+        }
+        let uncertainty = score.preference.map(|(_, deviation)| single(deviation, at, Part::ResponseA));
+        Ok(Self::Audience(AudienceScoreReply {
+            aggregates,
             ranking: score.ranking,
-            truncated: score.truncated,
-        })
+            preference: score.preference.map(|(preference, _)| preference),
+            uncertainty: uncertainty.transpose()?,
+            truncated,
+        }))
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
-use polyreward_domain::{Message, ModelSelector, Overflow, Prompt, UserId, check_text};
-use polyreward_service::{Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, Whose, Work};
+use polyreward_domain::{Attributes, Message, ModelSelector, Overflow, Prompt, UserId, check_text};
+use polyreward_service::{
+    Aggregate, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, StatesError, Whose, Work,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{SeqAccess, Visitor},
@@ -36,6 +38,12 @@ pub(crate) struct ScoreRequest {
     /// Whose reward; nobody's is the population's. An unknown person is not an error.
     #[schema(pattern = "^[A-Za-z0-9._~-]{1,128}$", example = "ada")]
     user_id: Option<String>,
+    /// Whose rewards, each of them; at most `max_users`. Cannot stand beside `user_id` or `audience`.
+    #[schema(min_items = 1, example = json!(null))]
+    user_ids: Option<Vec<String>>,
+    /// Whose rewards together. Cannot stand beside `user_id` or `user_ids`.
+    #[schema(example = json!(null))]
+    audience: Option<AudienceBody>,
     /// Two responses to each prompt.
     #[schema(min_items = 1)]
     pairs: Option<Vec<PairBody>>,
@@ -50,6 +58,34 @@ pub(crate) struct ScoreRequest {
     on_overflow: Option<String>,
     /// Whether good items are answered beside bad ones; false by default.
     partial: Option<bool>,
+}
+
+/// A group, and the numbers that stand for its members' rewards.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with group and aggregate")]
+#[schema(as = Audience, example = json!({"group": {"country": "UK"}, "aggregate": ["mean", "min", "p20", "share"]}))]
+pub(crate) struct AudienceBody {
+    /// Attributes that every member has; none is everybody.
+    group: Attributes,
+    /// Which numbers; `mean` by default. `min` and `p20` compare people with one another: ask for them on the
+    /// `win_rate` scale, where everybody's rewards have the same range.
+    #[schema(value_type = Option<Vec<AggregateBody>>, min_items = 1)]
+    aggregate: Option<Vec<String>>,
+}
+
+/// How the rewards of an audience become one.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Aggregate)]
+pub(crate) enum AggregateBody {
+    /// The mean.
+    Mean,
+    /// The worst-off member's.
+    Min,
+    /// The 20th percentile.
+    P20,
+    /// The share of members who prefer the response to all others of its prompt.
+    Share,
 }
 
 /// Two responses to one prompt.
@@ -206,8 +242,24 @@ impl Places {
             }
             ScoreError::Model(error) => error.into(),
             ScoreError::Backbone(error) => error.into(),
+            ScoreError::EmptyAudience => {
+                Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
+            }
+            ScoreError::TooManyRewards { limit, .. } => {
+                Problem::new(ProblemType::TooManyTexts).detail(&error).limit("max_rewards", limit)
+            }
+            ScoreError::States(error) => states_problem(error),
             ScoreError::Head(error) => Problem::internal(&error),
         }
+    }
+}
+
+/// Why the people's states are not there, for whoever asked about one of them.
+fn states_problem(error: StatesError) -> Problem {
+    match error {
+        StatesError::Backbone(error) => error.into(),
+        StatesError::Stopped => Problem::draining(),
+        StatesError::Corpus(_) | StatesError::Head { .. } => Problem::internal(&error),
     }
 }
 
@@ -230,10 +282,10 @@ impl ScoreRequest {
         let mut faults = Vec::new();
         let mut optional = Optional(&mut faults);
         let model = optional.check("/model", self.model, str::parse::<ModelSelector>);
-        let user_id = optional.check("/user_id", self.user_id, str::parse::<UserId>);
         let scale = optional.check("/reward_scale", self.reward_scale, known_word::<RewardScaleBody>);
         let overflow = optional.check("/on_overflow", self.on_overflow, known_word::<OverflowBody>);
         let partial = self.partial.unwrap_or(false);
+        let whose = whose(self.user_id, self.user_ids, self.audience, limits, &mut faults);
         let entries = match (self.pairs, self.items) {
             (Some(pairs), None) => Some(Entries::of_pairs(pairs)),
             (None, Some(items)) => Some(Entries::of_items(items)),
@@ -261,7 +313,7 @@ impl ScoreRequest {
             Some(entries) if faults.is_empty() => {
                 let query = ScoreQuery {
                     model,
-                    whose: user_id.map_or(Whose::Population, Whose::User),
+                    whose,
                     work: entries.work,
                     scale: scale.map_or(RewardScale::default(), Into::into),
                     overflow: overflow.map_or(Overflow::default(), Into::into),
@@ -287,6 +339,52 @@ impl ScoreRequest {
         );
         Err(Problem::new(ProblemType::TooManyTexts).detail(detail).limit("max_batch", max))
     }
+}
+
+/// Whose rewards the fields ask for; what is wrong with them becomes faults.
+fn whose(
+    user_id: Option<String>,
+    user_ids: Option<Vec<String>>,
+    audience: Option<AudienceBody>,
+    limits: &Limits,
+    faults: &mut Vec<InputFault>,
+) -> Whose {
+    let given = [
+        ("/user_id", user_id.is_some()),
+        ("/user_ids", user_ids.is_some()),
+        ("/audience", audience.is_some()),
+    ];
+    if given.iter().filter(|(_, given)| *given).count() > 1 {
+        let detail = "user_id, user_ids and audience exclude one another";
+        faults.extend(
+            given.iter().filter(|(_, given)| *given).map(|(field, _)| InputFault::new(*field, detail)),
+        );
+        return Whose::Population;
+    }
+    let mut optional = Optional(faults);
+    if let Some(user_ids) = user_ids {
+        if user_ids.is_empty() || user_ids.len() > limits.max_users {
+            faults.push(InputFault::new("/user_ids", format!("has 1 to {} entries", limits.max_users)));
+            return Whose::Population;
+        }
+        let check =
+            |(at, user_id)| optional.check(&format!("/user_ids/{at}"), Some(user_id), str::parse::<UserId>);
+        return Whose::Users(user_ids.into_iter().enumerate().filter_map(check).collect());
+    }
+    if let Some(AudienceBody { group, aggregate }) = audience {
+        let words = aggregate.unwrap_or_else(|| vec!["mean".to_owned()]);
+        let known = words.into_iter().enumerate().map(|(at, word)| {
+            let pointer = format!("/audience/aggregate/{at}");
+            optional.check(&pointer, Some(word), known_word::<AggregateBody>)
+        });
+        let aggregates: Vec<Aggregate> = known.flatten().map(Into::into).collect();
+        let distinct: std::collections::BTreeSet<_> = aggregates.iter().collect();
+        if aggregates.is_empty() || distinct.len() < aggregates.len() {
+            faults.push(InputFault::new("/audience/aggregate", "names at least one, and none twice"));
+        }
+        return Whose::Audience { group, aggregates };
+    }
+    optional.check("/user_id", user_id, str::parse::<UserId>).map_or(Whose::Population, Whose::User)
 }
 
 /// Reads optional fields, and collects what is wrong with them.
@@ -435,6 +533,17 @@ impl From<RewardScaleBody> for RewardScale {
     }
 }
 
+impl From<AggregateBody> for Aggregate {
+    fn from(aggregate: AggregateBody) -> Self {
+        match aggregate {
+            AggregateBody::Mean => Self::Mean,
+            AggregateBody::Min => Self::Min,
+            AggregateBody::P20 => Self::P20,
+            AggregateBody::Share => Self::Share,
+        }
+    }
+}
+
 impl From<OverflowBody> for Overflow {
     fn from(overflow: OverflowBody) -> Self {
         match overflow {
@@ -496,6 +605,31 @@ mod tests {
     }
 
     #[test]
+    fn one_way_of_saying_whose_is_taken_and_checked() {
+        let with = |whose: Value| {
+            let mut body = json!({"pairs": [{"prompt": "", "response_a": "", "response_b": "x"}]});
+            body.as_object_mut().unwrap().extend(whose.as_object().unwrap().clone());
+            body
+        };
+        let whose = |body: Value| query(&with(body)).unwrap().0.whose;
+        assert_eq!(whose(json!({})), Whose::Population);
+        let user_ids = json!({"user_ids": ["ada", "bob", "ada"]});
+        assert!(matches!(whose(user_ids), Whose::Users(users) if users.len() == 3));
+        let audience = json!({"audience": {"group": {}, "aggregate": ["share", "p20"]}});
+        let aggregates = vec![Aggregate::Share, Aggregate::P20];
+        assert_eq!(whose(audience), Whose::Audience { group: Attributes::new(), aggregates });
+        let faults = |body: Value| pointers(&with(body));
+        assert_eq!(faults(json!({"user_id": "a", "user_ids": ["b"]})), ["/user_id", "/user_ids"]);
+        assert_eq!(faults(json!({"user_ids": []})), ["/user_ids"]);
+        assert_eq!(faults(json!({"user_ids": ["a", "b c"]})), ["/user_ids/1"]);
+        assert_eq!(faults(json!({"audience": {"aggregate": ["mean"]}})), ["/audience/group"]);
+        let bad = json!({"audience": {"group": {}, "aggregate": ["mean", "median", "mean"]}});
+        assert_eq!(faults(bad), ["/audience/aggregate/1", "/audience/aggregate"]);
+        assert_eq!(faults(json!({"audience": {"group": {}, "aggregate": []}})), ["/audience/aggregate"]);
+        assert_eq!(faults(json!({"user_ids": vec!["a"; 20_000]})), ["/user_ids"]);
+    }
+
+    #[test]
     fn too_many_texts_are_counted_and_not_looked_at() {
         let pair = json!({"prompt": "", "response_a": "\0", "response_b": ""});
         let problem = query(&json!({"pairs": vec![pair; 5]})).unwrap_err();
@@ -513,7 +647,7 @@ mod tests {
         assert_eq!(pointers(&entry(json!(null))), ["/pairs/0/prompt"]);
         assert_eq!(pointers(&entry(json!({"a": 1}))), ["/pairs/0/prompt"]);
         assert_eq!(pointers(&json!({"pairs": {}})), ["/pairs"]);
-        assert_eq!(pointers(&json!({"user_ids": ["ada"]})), ["/user_ids"]);
+        assert_eq!(pointers(&json!({"users": ["ada"]})), ["/users"]);
     }
 
     #[test]

@@ -1,0 +1,525 @@
+//! MiCRo: Bradley-Terry heads mixed by a router that reads the prompt, and by what a person chose before
+//! (arXiv:2505.24846).
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use polyreward_domain::{HeadFamily, TextForms};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    calibration::{log_sigmoid, sigmoid},
+    engine::join,
+    evidence::{Label, canonical, check_noise, negate, votes},
+    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    input::{FormCard, TextInput},
+    mlp::Layer,
+    state::UserState,
+    trunk::{Trunk, TrunkCard},
+    weights::{Tensors, WeightsError},
+};
+
+/// A sum below this is taken again in logarithms.
+const SMALLEST: f64 = 1e-200;
+
+/// Weights of a [`Micro`] head, unchecked.
+#[derive(Debug, Clone)]
+pub struct MicroParameters {
+    /// The common quality; its latent is what the heads read.
+    pub trunk: Trunk,
+    /// `H` to the rewards of `K` heads.
+    pub heads: Layer,
+    /// What the router reads: the prompt; nothing if the prompt does not matter.
+    pub router_input: TextInput,
+    /// From there to `K` logits; the prior over heads is part of its bias.
+    pub router: Layer,
+    /// `eta`: how much of an example's likelihood counts; 1 is Bayes' rule for one head a person.
+    pub temperature: f64,
+    /// Share of labels taken to be wrong when adapting.
+    pub label_noise: f64,
+}
+
+/// `P(a preferred to b) = sum_k w_k sigmoid(r_k(a) + q(a) - r_k(b) - q(b))`, `w = softmax(l(prompt) + b)`.
+///
+/// Features are the heads' rewards `r`, the router's logits `l` and `q`. A person is the evidence `b` of their
+/// examples, centred log weights: `b_k = eta sum_i s_i ln P_k(label i)`. What the router already predicts of a label is
+/// the same for every head, so that centring takes it out again; it is not subtracted first. One example moves the
+/// log odds of two heads by at most `eta s ln((1 - e) / e)`.
+///
+/// A margin is served as a mean and variance whose moderated probability (see [`crate::Calibration`]) is the
+/// mixture's: the variance is that of the heads' margins under `w`, the mean is `logit P * sqrt(1 + pi v / 8)`.
+#[derive(Debug, Clone)]
+pub struct Micro {
+    trunk: Trunk,
+    heads: Layer,
+    router_input: TextInput,
+    router: Layer,
+    temperature: f64,
+    label_noise: f64,
+    population: UserState,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hyperparameters {
+    trunk: TrunkCard,
+    router_input: Vec<FormCard>,
+    temperature: f64,
+    label_noise: f64,
+}
+
+impl Micro {
+    /// Checks the weights against one another.
+    ///
+    /// # Errors
+    /// Sizes that do not fit, a number that no weight can be.
+    pub fn new(parameters: MicroParameters) -> Result<Self, HeadError> {
+        let MicroParameters { trunk, heads, router_input, router, temperature, label_noise } = parameters;
+        trunk.check()?;
+        if !router_input.forms.is_empty() {
+            router_input.check()?;
+            let dim = trunk.input.embedding_dim();
+            check_len("an embedding of a prompt", dim, router_input.embedding_dim())?;
+        }
+        check_noise(label_noise)?;
+        heads.check("the heads' input", trunk.latent_len())?;
+        router.check("the router's input", router_input.width())?;
+        let size = heads.bias.len();
+        check_len("the router's output", size, router.bias.len())?;
+        if size == 0 {
+            return Err(HeadError::Parameter { name: "heads", detail: "there is none".into() });
+        }
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return Err(HeadError::Parameter {
+                name: "temperature",
+                detail: "is finite and positive".into(),
+            });
+        }
+        let population = state(&Array1::zeros(size), 0)?;
+        Ok(Self { trunk, heads, router_input, router, temperature, label_noise, population })
+    }
+
+    pub(crate) fn from_tensors(tensors: &mut Tensors) -> Result<Self, WeightsError> {
+        let hyper: Hyperparameters = tensors.fields()?;
+        Ok(Self::new(MicroParameters {
+            trunk: Trunk::take(tensors, &hyper.trunk)?,
+            heads: tensors.take_layer("heads")?,
+            router_input: TextInput::take(tensors, "router_input", &hyper.router_input)?,
+            router: tensors.take_layer("router")?,
+            temperature: hyper.temperature,
+            label_noise: hyper.label_noise,
+        })?)
+    }
+
+    fn size(&self) -> usize {
+        self.heads.bias.len()
+    }
+
+    fn check_states(&self, users: &[&UserState]) -> Result<Array2<f64>, HeadError> {
+        let mut evidence = Array2::zeros((users.len(), self.size()));
+        for (user, mut row) in users.iter().zip(evidence.rows_mut()) {
+            check_len("a user state", self.size(), user.mean().len())?;
+            row.assign(&user.mean().mapv(f64::from));
+        }
+        Ok(evidence)
+    }
+}
+
+/// `ln sum exp`.
+fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
+    let highest = x.clone().fold(f64::NEG_INFINITY, f64::max);
+    highest + x.map(|x| (x - highest).exp()).sum::<f64>().ln()
+}
+
+/// `e^x / sum e^x`.
+fn softmax(logits: ArrayView1<'_, f64>) -> Array1<f64> {
+    let total = log_sum_exp(logits.iter().copied());
+    logits.mapv(|x| (x - total).exp())
+}
+
+/// Evidence as a state: log weights of mean 0, and the covariance of "this head is the person's" under them.
+fn state(log_weights: &Array1<f64>, examples: usize) -> Result<UserState, HeadError> {
+    let centred = log_weights - log_weights.mean().unwrap_or(0.0);
+    let weights = softmax(centred.view());
+    let covariance = Array2::from_shape_fn((weights.len(), weights.len()), |(i, j)| {
+        (if i == j { weights[i] * (1.0 - weights[i]) } else { -weights[i] * weights[j] }) as f32
+    });
+    UserState::new(centred.mapv(|x| x as f32), covariance, examples)
+}
+
+/// Sums over heads of `e^(b_u + l_n) f_n` for several `f` at once, each `[U, N]`: products of matrices.
+struct Mixture {
+    users: Array2<f64>,
+    texts: Array2<f64>,
+}
+
+impl Mixture {
+    /// From evidence `b` `[U, K]` and router logits `l` `[N, K]`; common factors of a row are left out.
+    fn new(evidence: &Array2<f64>, logits: &Array2<f64>) -> Self {
+        let exponentials = |x: &Array2<f64>| {
+            let mut x = x.clone();
+            for mut row in x.rows_mut() {
+                let highest = row.fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+                row.map_inplace(|x| *x = (*x - highest).exp());
+            }
+            x
+        };
+        Self { users: exponentials(evidence), texts: exponentials(logits) }
+    }
+
+    fn sums(&self, f: &Array2<f64>) -> Array2<f64> {
+        self.users.dot(&(&self.texts * f).t())
+    }
+
+    fn totals(&self) -> Array2<f64> {
+        self.users.dot(&self.texts.t())
+    }
+}
+
+/// Mean and variance over heads of `values` `[N, K]` under each user's weights, `[U, N]` each.
+fn spread(evidence: &Array2<f64>, logits: &Array2<f64>, values: &Array2<f64>) -> [Array2<f64>; 2] {
+    let mixture = Mixture::new(evidence, logits);
+    // About the mean over heads, so that squares do not cancel more than they must.
+    let centre = values.mean_axis(Axis(1)).expect("there is a head").insert_axis(Axis(1));
+    let about = values - &centre;
+    let totals = mixture.totals();
+    let mut mean = mixture.sums(&about);
+    let mut variance = mixture.sums(&(&about * &about));
+    for ((u, n), total) in totals.indexed_iter() {
+        if *total < SMALLEST {
+            let weights = softmax((&evidence.row(u) + &logits.row(n)).view());
+            mean[[u, n]] = weights.dot(&about.row(n));
+            variance[[u, n]] = weights.dot(&about.row(n).mapv(|x| x * x));
+        } else {
+            mean[[u, n]] /= total;
+            variance[[u, n]] /= total;
+        }
+    }
+    variance = variance - &mean * &mean;
+    [mean + centre.t(), variance.mapv_into(|v| v.max(0.0))]
+}
+
+/// Logits of `sum_k w_k sigmoid(d_k)`, `[U, N]`: the log of the mixture less that of its complement, so that they
+/// change sign, and nothing else, with `d` `[N, K]`.
+fn mixture_logits(evidence: &Array2<f64>, logits: &Array2<f64>, d: &Array2<f64>) -> Array2<f64> {
+    let mixture = Mixture::new(evidence, logits);
+    let for_a = mixture.sums(&d.mapv(sigmoid));
+    let for_b = mixture.sums(&d.mapv(|d| sigmoid(-d)));
+    Array2::from_shape_fn(for_a.dim(), |(u, n)| {
+        let (p, complement) = (for_a[[u, n]], for_b[[u, n]]);
+        if p > SMALLEST && complement > SMALLEST {
+            return p.ln() - complement.ln();
+        }
+        let side = |sign: f64| {
+            let heads = evidence.row(u).into_iter().zip(logits.row(n)).zip(d.row(n));
+            log_sum_exp(heads.map(move |((b, l), d)| b + l + log_sigmoid(sign * d)))
+        };
+        side(1.0) - side(-1.0)
+    })
+}
+
+/// A row of evidence: the heads' margins.
+fn head_margins(size: usize, a: &[f64], b: &[f64]) -> Vec<f64> {
+    let quality = a[2 * size] - b[2 * size];
+    (0..size).map(|k| a[k] - b[k] + quality).collect()
+}
+
+impl Head for Micro {
+    fn family(&self) -> HeadFamily {
+        HeadFamily::Micro
+    }
+
+    fn text_forms(&self) -> TextForms {
+        self.trunk.input.text_forms().union(self.router_input.text_forms())
+    }
+
+    fn embedding_dim(&self) -> usize {
+        self.trunk.input.embedding_dim()
+    }
+
+    fn feature_len(&self) -> usize {
+        2 * self.size() + 1
+    }
+
+    fn is_personal(&self) -> bool {
+        true
+    }
+
+    fn features(&self, texts: &TextEmbeddings<'_>) -> Result<Array2<f32>, HeadError> {
+        let encoded = self.trunk.encode(texts)?;
+        let rewards = self.heads.forward(encoded.latent.view());
+        let logits = if self.router_input.forms.is_empty() {
+            Array2::zeros(rewards.dim()) + &self.router.bias
+        } else {
+            self.router.forward(self.router_input.apply(texts)?.view())
+        };
+        check_len("prompts", rewards.nrows(), logits.nrows())?;
+        join(&[rewards.view(), logits.view(), encoded.quality.view().insert_axis(Axis(1))])
+    }
+
+    fn population(&self) -> &UserState {
+        &self.population
+    }
+
+    fn adapt(
+        &self,
+        examples: &[Observation<'_>],
+        _start: Option<&UserState>,
+    ) -> Result<UserState, HeadError> {
+        let row = |chosen: &[f64], rejected: &[f64]| head_margins(self.size(), chosen, rejected);
+        let votes = canonical(votes(examples, self.feature_len(), row)?, negate)?;
+        if votes.is_empty() {
+            return Ok(self.population.clone().with_examples(examples.len()));
+        }
+        let mut evidence = Array1::zeros(self.size());
+        for vote in &votes {
+            let label = Label::of(vote, self.label_noise);
+            for (b, d) in evidence.iter_mut().zip(&vote.row) {
+                *b += self.temperature * vote.strength * label.log_likelihood(*d);
+            }
+        }
+        state(&evidence, examples.len())
+    }
+
+    /// Means of the heads' rewards: what a mixture of pair probabilities is to first order.
+    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+        check_len("features", self.feature_len(), features.ncols())?;
+        let (size, evidence) = (self.size(), self.check_states(users)?);
+        let features = features.mapv(f64::from);
+        let rewards = features.slice(s![.., ..size]).to_owned();
+        let logits = features.slice(s![.., size..2 * size]).to_owned();
+        let [mean, variance] = spread(&evidence, &logits, &rewards);
+        let mean = mean + features.column(2 * size).insert_axis(Axis(0));
+        Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
+    }
+
+    fn margins(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<Moments, HeadError> {
+        check_len("features", self.feature_len(), a.ncols())?;
+        check_len("features", self.feature_len(), b.ncols())?;
+        check_len("the second responses", a.nrows(), b.nrows())?;
+        let (size, evidence) = (self.size(), self.check_states(users)?);
+        let (a, b) = (a.mapv(f64::from), b.mapv(f64::from));
+        let quality = (&a.column(2 * size) - &b.column(2 * size)).insert_axis(Axis(1));
+        let d = &a.slice(s![.., ..size]) - &b.slice(s![.., ..size]) + quality;
+        // Both responses answer the same prompt.
+        let logits = (&a.slice(s![.., size..2 * size]) + &b.slice(s![.., size..2 * size])) / 2.0;
+        let [_, variance] = spread(&evidence, &logits, &d);
+        let mut mean = mixture_logits(&evidence, &logits, &d);
+        mean.zip_mut_with(&variance, |m, v| *m *= (1.0 + std::f64::consts::PI * v / 8.0).sqrt());
+        Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
+    }
+
+    fn tensors(&self) -> Tensors {
+        let mut tensors = Tensors::with(&Hyperparameters {
+            trunk: self.trunk.card(),
+            router_input: self.router_input.card(),
+            temperature: self.temperature,
+            label_noise: self.label_noise,
+        });
+        self.trunk.insert(&mut tensors);
+        self.router_input.insert(&mut tensors, "router_input");
+        tensors.insert_layer("heads", &self.heads);
+        tensors.insert_layer("router", &self.router);
+        tensors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+    use polyreward_domain::TextForm;
+
+    use super::*;
+    use crate::{calibration::Calibration, input::FormInput};
+
+    /// A head of `size` heads, told features rather than texts.
+    fn head(size: usize, temperature: f64, label_noise: f64) -> Micro {
+        let form = FormInput { form: TextForm::PromptResponse, mean: Array1::zeros(1), scale: 1.0 };
+        let layer =
+            |rows, columns| Layer { weight: Array2::zeros((rows, columns)), bias: Array1::zeros(rows) };
+        Micro::new(MicroParameters {
+            trunk: Trunk { input: TextInput { forms: vec![form] }, hidden: None, population: layer(1, 1) },
+            heads: layer(size, 1),
+            router_input: TextInput { forms: vec![] },
+            router: layer(size, 0),
+            temperature,
+            label_noise,
+        })
+        .unwrap()
+    }
+
+    /// Features of a response with head rewards `r` to a prompt with router weights `f`.
+    fn features(r: &[f64], f: &[f64]) -> Array1<f32> {
+        r.iter().copied().chain(f.iter().map(|f| f.ln())).chain([0.0]).map(|x| x as f32).collect()
+    }
+
+    fn adapted(head: &Micro, margins: &[&[f64]], f: &[f64]) -> UserState {
+        let rejected = features(&vec![0.0; f.len()], f);
+        let chosen: Vec<_> = margins.iter().map(|d| features(d, f)).collect();
+        let examples: Vec<_> = chosen
+            .iter()
+            .map(|chosen| Observation {
+                chosen: chosen.view(),
+                rejected: rejected.view(),
+                strength: 1.0,
+                label_confidence: 1.0,
+            })
+            .collect();
+        head.adapt(&examples, None).unwrap()
+    }
+
+    fn probability(head: &Micro, user: &UserState, a: &Array1<f32>, b: &Array1<f32>) -> f64 {
+        let row = |x: &Array1<f32>| x.clone().insert_axis(Axis(0));
+        let moments = head.margins(&[user], row(a).view(), row(b).view()).unwrap();
+        let (mean, variance) = (moments.mean[[0, 0]], moments.variance[[0, 0]]);
+        Calibration::default().probability(f64::from(mean), f64::from(variance))
+    }
+
+    fn weights(user: &UserState, f: &[f64]) -> Array1<f64> {
+        let prior: Array1<f64> = f.iter().map(|f| f.ln()).collect();
+        softmax((prior + user.mean().mapv(f64::from)).view())
+    }
+
+    fn close(actual: impl IntoIterator<Item = f64>, expected: &[f64], tolerance: f64) {
+        let actual: Vec<f64> = actual.into_iter().collect();
+        assert_eq!(actual.len(), expected.len());
+        for (actual, expected) in actual.iter().zip(expected) {
+            assert!((actual - expected).abs() < tolerance, "{actual} {expected}");
+        }
+    }
+
+    /// PAL and MiCRo specification G7 (float64 numpy): margins and router weights of two triples.
+    const TRIPLES: [([f64; 3], [f64; 3]); 2] = [
+        ([0.90, 0.54, -0.72], [0.346_771, 0.175_680, 0.477_548]),
+        ([1.55, 0.21, -1.24], [0.304_290, 0.565_652, 0.130_058]),
+    ];
+
+    #[test]
+    fn the_router_and_heads_agree_with_golden_g7() {
+        // Tolerance 1e-6 for the layers, in f32.
+        let heads = Layer { weight: array![[0.5, -1.0], [1.2, 0.3], [-0.4, 0.8]], bias: Array1::zeros(3) };
+        let router =
+            Layer { weight: array![[0.3, 0.1], [-0.2, 0.5], [0.6, -0.4]], bias: array![0.05, -0.1, 0.0] };
+        let chosen = heads.forward(array![[1.0, 0.5], [0.2, -0.7]].view());
+        let rejected = heads.forward(array![[0.4, 1.1], [-0.3, 0.6]].view());
+        let routed = router.forward(array![[0.9, -0.2], [-0.5, 1.3]].view());
+        for (at, (margins, f)) in TRIPLES.iter().enumerate() {
+            close((&chosen.row(at) - &rejected.row(at)).mapv(f64::from), margins, 1e-6);
+            close(softmax(routed.row(at).mapv(f64::from).view()), f, 1e-6);
+        }
+    }
+
+    #[test]
+    fn mixtures_and_responsibilities_agree_with_golden_g7_and_g8() {
+        // G7: P and the responsibilities, which are G8's targets at tau = 1; tolerance 1e-5, from inputs of six digits.
+        let (one, tenth) = (head(3, 1.0, 0.0), head(3, 10.0, 0.0));
+        let expected = [
+            (0.513_880, [0.479_756, 0.215_998, 0.304_246], [0.864_865, 0.134_624, 0.000_511]),
+            (0.592_617, [0.423_567, 0.527_178, 0.049_256], [0.967_444, 0.032_555, 0.000_001]),
+        ];
+        for ((margins, f), (p, at_one, at_tenth)) in TRIPLES.iter().zip(expected) {
+            let (a, b) = (features(margins, f), features(&[0.0; 3], f));
+            assert!((probability(&one, one.population(), &a, &b) - p).abs() < 1e-5);
+            close(weights(&adapted(&one, &[margins], f), f), &at_one, 1e-5);
+            close(weights(&adapted(&tenth, &[margins], f), f), &at_tenth, 1e-5);
+        }
+        // tau = 0.001: log weights finite, within 1e-5 relative.
+        let logs = [[0.0, -118.688_862, -775.120_172], [0.0, -400.553_115, -1_302.538_288]];
+        let sharp = head(3, 1000.0, 0.0);
+        for ((margins, f), expected) in TRIPLES.iter().zip(logs) {
+            let state = adapted(&sharp, &[margins], f);
+            let prior: Array1<f64> = f.iter().map(|f| f.ln()).collect();
+            let log_weights = prior + state.mean().mapv(f64::from);
+            let total = log_sum_exp(log_weights.iter().copied());
+            close(log_weights.mapv(|w| w - total), &expected, 0.02);
+            assert!(state.covariance().iter().all(|x| x.is_finite()));
+        }
+    }
+
+    #[test]
+    fn a_person_agrees_with_golden_g9() {
+        // G9: posterior over three heads after four pairs, at tau 1, 0.5 and 4, and the sequential predictions.
+        let margins: [&[f64]; 4] =
+            [&[1.2, -0.4, 0.1], &[0.8, 0.5, -0.9], &[-0.3, 1.1, 0.2], &[2.0, -1.0, 0.4]];
+        let prior = [0.5, 0.3, 0.2];
+        for (tau, expected) in [
+            (1.0, [0.798_287, 0.121_464, 0.080_249]),
+            (0.5, [0.939_982, 0.036_270, 0.023_748]),
+            (4.0, [0.585_139, 0.249_141, 0.165_720]),
+        ] {
+            close(weights(&adapted(&head(3, 1.0 / tau, 0.0), &margins, &prior), &prior), &expected, 1e-6);
+        }
+        let head = head(3, 1.0, 0.0);
+        let rejected = features(&[0.0; 3], &prior);
+        for (seen, expected) in [0.609_652, 0.607_593, 0.501_431, 0.670_240].into_iter().enumerate() {
+            let user = adapted(&head, &margins[..seen], &prior);
+            let p = probability(&head, &user, &features(margins[seen], &prior), &rejected);
+            assert!((p - expected).abs() < 1e-6, "{p} {expected}");
+        }
+    }
+
+    #[test]
+    fn weak_preferences_agree_with_golden_g13() {
+        // G13: mixtures of probabilities at margins scaled by 1 and 0.1, and one example's update at a tenth.
+        let head = head(3, 1.0, 0.0);
+        let (f, b) = ([0.5, 0.3, 0.2], features(&[0.0; 3], &[0.5, 0.3, 0.2]));
+        for (scale, expected) in [(1.0, 0.609_652), (0.1, 0.512_482)] {
+            let a = features(&[1.2 * scale, -0.4 * scale, 0.1 * scale], &f);
+            assert!((probability(&head, head.population(), &a, &b) - expected).abs() < 1e-6);
+        }
+        let user = adapted(&head, &[&[0.12, -0.04, 0.01]], &f);
+        close(weights(&user, &f), &[0.517_056, 0.286_840, 0.196_104], 1e-6);
+    }
+
+    #[test]
+    fn a_cycle_of_pairs_agrees_with_golden_g10() {
+        // G10, Condorcet: A beats B beats C beats A, which no single reward can say; tolerance 1e-6.
+        let head = head(3, 1.0, 0.0);
+        let responses = [[3.0, 0.0, -3.0], [0.0, -3.0, 3.0], [-3.0, 3.0, 0.0]];
+        let rows = responses.map(|r| features(&r, &[1.0; 3]));
+        for (a, b) in [(0, 1), (1, 2), (2, 0)] {
+            let p = probability(&head, head.population(), &rows[a], &rows[b]);
+            assert!((p - 0.635_874).abs() < 1e-6, "{p}");
+        }
+        // The other three pairs of G10.
+        let (head, f) = (self::head(2, 1.0, 0.0), [0.4, 0.6]);
+        let rows = [[2.0, -1.0], [0.0, 0.6], [1.0, 0.2]].map(|r| features(&r, &f));
+        for (a, b, expected) in [(0, 1, 0.453_108), (0, 2, 0.431_309), (1, 2, 0.466_789)] {
+            let p = probability(&head, head.population(), &rows[a], &rows[b]);
+            assert!((p - expected).abs() < 1e-6, "{p} {expected}");
+        }
+    }
+
+    #[test]
+    fn equal_heads_are_one_head_of_their_common_weight() {
+        let two: [&[f64]; 2] = [&[1.2, -0.4], &[-0.2, 0.9]];
+        let three: [&[f64]; 2] = [&[1.2, 1.2, -0.4], &[-0.2, -0.2, 0.9]];
+        let merged = weights(&adapted(&head(2, 1.0, 0.02), &two, &[0.6, 0.4]), &[0.6, 0.4]);
+        let split = weights(&adapted(&head(3, 1.0, 0.02), &three, &[0.25, 0.35, 0.4]), &[0.25, 0.35, 0.4]);
+        close([split[0] + split[1], split[2]], &[merged[0], merged[1]], 1e-6);
+    }
+
+    #[test]
+    fn an_example_moves_log_odds_no_further_than_its_noise_allows() {
+        let head = head(2, 1.5, 0.02);
+        let user = adapted(&head, &[&[1e4, -1e4]], &[0.5, 0.5]);
+        let moved = f64::from(user.mean()[0] - user.mean()[1]);
+        assert!((moved - 1.5 * (0.98_f64 / 0.02).ln()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn sums_that_underflow_are_taken_in_logarithms() {
+        let head = head(2, 1000.0, 0.0);
+        let user = adapted(&head, &[&[1e4, -1e4]], &[0.5, 0.5]);
+        let (a, b) = (array![3.0, -2.0, -1e4, 1e4, 0.0], array![0.0, 0.0, -1e4, 1e4, 0.0]);
+        let moments = head.margins(&[&user], a.view().insert_axis(Axis(0)), b.view().insert_axis(Axis(0)));
+        let moments = moments.unwrap();
+        // The evidence, ten million, outweighs the router: the first head decides.
+        assert!((moments.mean[[0, 0]] - 3.0).abs() < 1e-4, "{moments:?}");
+        let reward = head.rewards(&[&user], a.view().insert_axis(Axis(0))).unwrap();
+        assert!((reward.mean[[0, 0]] - 3.0).abs() < 1e-4, "{reward:?}");
+    }
+}

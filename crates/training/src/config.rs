@@ -1,0 +1,295 @@
+//! What can be configured about training; every default was chosen on held-out people.
+
+use polyreward_domain::{HeadFamily, TextForm, TextForms};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::TrainingError;
+
+/// How heads are trained.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// What all heads share.
+    pub episodes: EpisodeConfig,
+    /// The Bradley-Terry head.
+    pub bt: BtConfig,
+    /// The LoRe head.
+    pub lore: LoreConfig,
+    /// The PAL-A head.
+    pub pal_a: PalAConfig,
+    /// The PAL-B head.
+    pub pal_b: PalBConfig,
+    /// The VPL head.
+    pub vpl: VplConfig,
+    /// The MiCRo head.
+    pub micro: MicroConfig,
+}
+
+/// How episodes are drawn and learned from. In an episode a head is shown some of a person's comparisons, and the loss is
+/// that of what it then predicts for the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EpisodeConfig {
+    /// Which embeddings the common quality (and what rests on it) reads; by default chosen on held-out people among the
+    /// prompt with the response, the response alone, and both.
+    pub text_forms: Option<Vec<TextForm>>,
+    /// Passes over the people; by default 20, and of fewer than 350 people as many as show a network 7000 people, but no
+    /// more than 80: a latent that is worth reading takes so many to find.
+    pub epochs: Option<usize>,
+    /// People in a step.
+    pub people: usize,
+    /// Episodes of each person in a step.
+    pub draws: usize,
+    /// Examples shown in an episode at most.
+    pub examples: usize,
+    /// Comparisons of one person in a step at most; by default twice the median person's, between 24 and 128.
+    pub comparisons: Option<usize>,
+    /// Width of the hidden layer.
+    pub hidden: usize,
+    /// Share of hidden units left out of a step.
+    pub dropout: f32,
+    /// Share of input numbers left out of a step.
+    pub input_dropout: f32,
+    /// AdamW's step size at its highest, after a tenth of the steps; it then falls to 0 along a cosine.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Share of labels that the loss takes to be wrong.
+    pub label_noise: f64,
+    /// How often the head is tried on held-out people; the best of these moments is kept.
+    pub checks: usize,
+}
+
+impl Default for EpisodeConfig {
+    fn default() -> Self {
+        Self {
+            text_forms: None,
+            epochs: None,
+            people: 64,
+            draws: 3,
+            examples: 16,
+            comparisons: None,
+            hidden: 128,
+            dropout: 0.1,
+            input_dropout: 0.1,
+            learning_rate: 3e-3,
+            weight_decay: 0.1,
+            label_noise: 0.02,
+            checks: 4,
+        }
+    }
+}
+
+/// Passes over this many people teach every head; see [`EpisodeConfig::epochs`].
+const PERSON_PASSES: usize = 7000;
+
+impl EpisodeConfig {
+    /// Passes over so many people.
+    pub(crate) fn epochs_of(&self, people: usize) -> usize {
+        self.epochs.unwrap_or((PERSON_PASSES / people.max(1)).clamp(20, 80))
+    }
+}
+
+/// Bradley-Terry: the same reward for everybody.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BtConfig {
+    /// Fit the reward's last layer anew by Newton's method, with the posterior of its weights, where that does no harm to
+    /// held-out people.
+    pub refit: bool,
+}
+
+impl Default for BtConfig {
+    fn default() -> Self {
+        Self { refit: true }
+    }
+}
+
+/// LoRe: a basis of linear rewards.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoreConfig {
+    /// Rewards in the basis; by default a quarter of the trained people, between 2 and 16.
+    pub rank: Option<usize>,
+    /// Share of labels taken to be wrong when adapting.
+    pub label_noise: f64,
+}
+
+/// PAL-A: ideal points in a mixture of prototypes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PalAConfig {
+    /// Prototypes; by default a quarter of the trained people, between 3 and 32.
+    pub prototypes: Option<usize>,
+    /// Sum of the prior's concentrations at the start: the lower, the closer to one prototype a person is taken to be.
+    pub concentration: f64,
+    /// Share of labels taken to be wrong when adapting.
+    pub label_noise: f64,
+}
+
+impl Default for PalAConfig {
+    fn default() -> Self {
+        Self { prototypes: None, concentration: 0.2, label_noise: 0.0 }
+    }
+}
+
+/// PAL-B: ideal points that depend on the prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PalBConfig {
+    /// Mappings from a prompt to an ideal point; by default a quarter of the trained people, between 3 and 16.
+    pub prototypes: Option<usize>,
+    /// Dimension of the points.
+    pub dim: usize,
+    /// Sum of the prior's concentrations at the start.
+    pub concentration: f64,
+    /// Share of labels taken to be wrong when adapting.
+    pub label_noise: f64,
+}
+
+impl Default for PalBConfig {
+    fn default() -> Self {
+        Self { prototypes: None, dim: 32, concentration: 0.2, label_noise: 0.0 }
+    }
+}
+
+/// VPL: a latent inferred by an encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VplConfig {
+    /// Dimension of the latent; by default a quarter of the trained people, between 4 and 24.
+    pub latent: Option<usize>,
+    /// Width of the encoder's hidden layer.
+    pub encoder: usize,
+    /// Width of the layer in which text and latent meet.
+    pub text: usize,
+    /// Weight of the divergence from the prior.
+    pub kl: f64,
+    /// Share of labels taken to be wrong when adapting.
+    pub label_noise: f64,
+}
+
+impl Default for VplConfig {
+    fn default() -> Self {
+        Self { latent: None, encoder: 96, text: 128, kl: 1e-4, label_noise: 0.0 }
+    }
+}
+
+/// MiCRo: a routed mixture of Bradley-Terry heads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MicroConfig {
+    /// Heads in the mixture; by default a quarter of the trained people, between 3 and 20.
+    pub heads: Option<usize>,
+    /// Whether the prompt moves the mixture's weights.
+    pub router: bool,
+    /// Share of labels taken to be wrong when adapting.
+    pub label_noise: f64,
+}
+
+impl Default for MicroConfig {
+    fn default() -> Self {
+        Self { heads: None, router: true, label_noise: 0.02 }
+    }
+}
+
+fn refuse(field: &'static str, detail: &str) -> Result<(), TrainingError> {
+    Err(TrainingError::Config { field, detail: detail.to_owned() })
+}
+
+fn within(field: &'static str, value: usize, least: usize, most: usize) -> Result<(), TrainingError> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        refuse(field, &format!("is between {least} and {most}"))
+    }
+}
+
+fn noise(field: &'static str, value: f64) -> Result<(), TrainingError> {
+    if (0.0..0.5).contains(&value) { Ok(()) } else { refuse(field, "is at least 0 and below 0.5") }
+}
+
+fn positive(field: &'static str, value: f64) -> Result<(), TrainingError> {
+    if value > 0.0 && value.is_finite() { Ok(()) } else { refuse(field, "is finite and positive") }
+}
+
+impl TrainConfig {
+    /// Checks every value, of heads that are not trained too.
+    ///
+    /// # Errors
+    /// [`TrainingError::Config`] names the field.
+    pub fn check(&self) -> Result<(), TrainingError> {
+        let shared = &self.episodes;
+        if let Some(forms) = &shared.text_forms {
+            let distinct = forms.iter().copied().collect::<TextForms>().iter().count();
+            if forms.is_empty() || distinct != forms.len() {
+                return refuse("episodes.text_forms", "names at least one form, and none twice");
+            }
+        }
+        shared.epochs.map_or(Ok(()), |epochs| within("episodes.epochs", epochs, 1, 10_000))?;
+        within("episodes.people", shared.people, 1, 4096)?;
+        within("episodes.draws", shared.draws, 1, 64)?;
+        within("episodes.examples", shared.examples, 1, 16)?;
+        shared.comparisons.map_or(Ok(()), |cap| within("episodes.comparisons", cap, 2, 4096))?;
+        within("episodes.hidden", shared.hidden, 1, 4096)?;
+        within("episodes.checks", shared.checks, 1, 1000)?;
+        for (field, rate) in
+            [("episodes.dropout", shared.dropout), ("episodes.input_dropout", shared.input_dropout)]
+        {
+            if !(0.0..=0.9).contains(&rate) {
+                return refuse(field, "is between 0 and 0.9");
+            }
+        }
+        positive("episodes.learning_rate", shared.learning_rate)?;
+        if !(shared.weight_decay >= 0.0 && shared.weight_decay.is_finite()) {
+            return refuse("episodes.weight_decay", "is finite and not negative");
+        }
+        noise("episodes.label_noise", shared.label_noise)?;
+        self.lore.rank.map_or(Ok(()), |rank| within("lore.rank", rank, 1, 256))?;
+        noise("lore.label_noise", self.lore.label_noise)?;
+        self.pal_a.prototypes.map_or(Ok(()), |k| within("pal_a.prototypes", k, 2, 256))?;
+        positive("pal_a.concentration", self.pal_a.concentration)?;
+        noise("pal_a.label_noise", self.pal_a.label_noise)?;
+        self.pal_b.prototypes.map_or(Ok(()), |k| within("pal_b.prototypes", k, 2, 256))?;
+        within("pal_b.dim", self.pal_b.dim, 2, 1024)?;
+        positive("pal_b.concentration", self.pal_b.concentration)?;
+        noise("pal_b.label_noise", self.pal_b.label_noise)?;
+        self.vpl.latent.map_or(Ok(()), |k| within("vpl.latent", k, 1, 256))?;
+        within("vpl.encoder", self.vpl.encoder, 1, 4096)?;
+        within("vpl.text", self.vpl.text, 1, 4096)?;
+        if !(self.vpl.kl >= 0.0 && self.vpl.kl.is_finite()) {
+            return refuse("vpl.kl", "is finite and not negative");
+        }
+        noise("vpl.label_noise", self.vpl.label_noise)?;
+        self.micro.heads.map_or(Ok(()), |k| within("micro.heads", k, 2, 256))?;
+        noise("micro.label_noise", self.micro.label_noise)
+    }
+
+    /// All that has a part in a head's training, as its report holds it.
+    pub fn of(&self, family: HeadFamily) -> Value {
+        let head = match family {
+            HeadFamily::Bt => serde_json::to_value(&self.bt),
+            HeadFamily::Lore => serde_json::to_value(&self.lore),
+            HeadFamily::PalA => serde_json::to_value(&self.pal_a),
+            HeadFamily::PalB => serde_json::to_value(&self.pal_b),
+            HeadFamily::Vpl => serde_json::to_value(&self.vpl),
+            HeadFamily::Micro => serde_json::to_value(&self.micro),
+        };
+        json!({
+            "episodes": serde_json::to_value(&self.episodes).expect("plain fields serialise"),
+            "head": head.expect("plain fields serialise"),
+        })
+    }
+
+    /// The embeddings that training a head may read.
+    pub fn text_forms(&self, family: HeadFamily) -> TextForms {
+        let mut forms: TextForms = match &self.episodes.text_forms {
+            Some(forms) => forms.iter().copied().collect(),
+            None => [TextForm::PromptResponse, TextForm::Response].into_iter().collect(),
+        };
+        forms.prompt |= family == HeadFamily::PalB || (family == HeadFamily::Micro && self.micro.router);
+        forms.response |= family == HeadFamily::PalB;
+        forms
+    }
+}

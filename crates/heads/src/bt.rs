@@ -1,12 +1,11 @@
 //! Bradley-Terry: one reward for everybody, the yardstick that every other head is held against.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 use polyreward_domain::{HeadFamily, TextForms};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
-    linear::linear_moments,
     state::UserState,
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
@@ -26,6 +25,8 @@ pub struct BtParameters {
 #[derive(Debug, Clone)]
 pub struct BradleyTerry {
     trunk: Trunk,
+    covariance: Array2<f32>,
+    /// Of no numbers: there is nothing to know of a person.
     population: UserState,
 }
 
@@ -45,8 +46,25 @@ impl BradleyTerry {
         trunk.check()?;
         let size = trunk.latent_len();
         let covariance = weights_covariance.unwrap_or_else(|| Array2::zeros((size, size)));
-        let population = UserState::new(trunk.population.weight.row(0).to_owned(), covariance, 0)?;
-        Ok(Self { trunk, population })
+        // A posterior like any other: square, finite, no variance negative.
+        let posterior = UserState::new(trunk.population.weight.row(0).to_owned(), covariance, 0)?;
+        let covariance = posterior.covariance().clone();
+        let population = UserState::new(Array1::zeros(0), Array2::zeros((0, 0)), 0)?;
+        Ok(Self { trunk, covariance, population })
+    }
+
+    /// Mean `x . w` and variance `xᵀ Σ x` of every row of `x`, computed once and the same for every user: `[U, N]`.
+    fn moments(&self, users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+        for user in users {
+            check_len("a user state", 0, user.mean().len())?;
+        }
+        let mean = x.dot(&self.trunk.population.weight.row(0));
+        let variance = (x.dot(&self.covariance) * x).sum_axis(Axis(1)).mapv(|v| v.max(0.0));
+        let shape = (users.len(), x.nrows());
+        let for_all = |row: &Array1<f32>| {
+            row.broadcast(shape).expect("a row broadcasts to any number of users").to_owned()
+        };
+        Ok(Moments { mean: for_all(&mean), variance: for_all(&variance) })
     }
 
     pub(crate) fn from_tensors(tensors: &mut Tensors) -> Result<Self, WeightsError> {
@@ -72,7 +90,7 @@ impl Head for BradleyTerry {
     }
 
     fn feature_len(&self) -> usize {
-        self.population.mean().len()
+        self.trunk.latent_len()
     }
 
     fn is_personal(&self) -> bool {
@@ -103,7 +121,7 @@ impl Head for BradleyTerry {
 
     fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
-        let mut moments = linear_moments(users, features)?;
+        let mut moments = self.moments(users, features)?;
         moments.mean += self.trunk.population.bias[0];
         Ok(moments)
     }
@@ -117,13 +135,13 @@ impl Head for BradleyTerry {
         check_len("features", self.feature_len(), a.ncols())?;
         check_len("features", self.feature_len(), b.ncols())?;
         check_len("the second responses", a.nrows(), b.nrows())?;
-        linear_moments(users, (&a - &b).view())
+        self.moments(users, (&a - &b).view())
     }
 
     fn tensors(&self) -> Tensors {
         let mut tensors = Tensors::with(&Hyperparameters { trunk: self.trunk.card() });
         self.trunk.insert(&mut tensors);
-        tensors.insert("weights.covariance", self.population.covariance().clone());
+        tensors.insert("weights.covariance", self.covariance.clone());
         tensors
     }
 }
@@ -182,7 +200,9 @@ mod tests {
         assert_eq!(bytes, write_head(&head, &features).unwrap().1, "the bytes are not deterministic");
         let loaded = read_head(HeadFamily::Bt, &hyper, &bytes).unwrap();
         assert_eq!(loaded.reference_features, features);
-        assert_eq!(loaded.head.population(), head.population());
+        let pair = (features.slice(ndarray::s![0..1, ..]), features.slice(ndarray::s![1..2, ..]));
+        let margins = |head: &dyn Head| head.margins(&[head.population()], pair.0, pair.1).unwrap();
+        assert_eq!(margins(loaded.head.as_ref()), margins(&head));
         assert!(read_head(HeadFamily::Bt, &hyper, &bytes[..bytes.len() - 1]).is_err());
         assert!(read_head(HeadFamily::Bt, &serde_json::json!({}), &bytes).is_err());
     }
@@ -206,6 +226,7 @@ mod tests {
         let example = Observation {
             chosen: features.row(0),
             rejected: features.row(1),
+            names: [0, 1],
             strength: 1.0,
             label_confidence: 1.0,
         };

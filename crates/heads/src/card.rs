@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::calibration::Calibration;
+use crate::{calibration::Calibration, head::HeadError};
 
 /// The format this build writes and reads.
 pub const CARD_FORMAT: u32 = 1;
@@ -32,6 +32,9 @@ pub enum CardError {
     /// A number no model can have.
     #[error("model.json: {0} is not finite and positive")]
     Number(&'static str),
+    /// A calibration no model can have.
+    #[error("model.json: the calibration is not usable")]
+    Calibration(#[source] HeadError),
 }
 
 /// The backbone a head was trained on; it works on no other.
@@ -118,14 +121,10 @@ impl ModelCard {
         if card.format != CARD_FORMAT {
             return Err(CardError::Format(card.format));
         }
-        let positive = [
-            ("calibration.temperature", card.calibration.temperature),
-            ("reward_statistics.standard_deviation", card.reward_statistics.standard_deviation),
-        ];
-        for (name, value) in positive {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(CardError::Number(name));
-            }
+        card.calibration.checked().map_err(CardError::Calibration)?;
+        let deviation = card.reward_statistics.standard_deviation;
+        if !(deviation.is_finite() && deviation > 0.0) {
+            return Err(CardError::Number("reward_statistics.standard_deviation"));
         }
         if !card.reward_statistics.mean.is_finite() {
             return Err(CardError::Number("reward_statistics.mean"));
@@ -202,7 +201,8 @@ mod tests {
             ModelCard::from_json(&serde_json::to_vec(&card).unwrap()).unwrap_err()
         };
         assert!(matches!(refused(|card| card.format = 2), CardError::Format(2)));
-        assert!(matches!(refused(|card| card.calibration.temperature = 0.0), CardError::Number(_)));
+        assert!(matches!(refused(|card| card.calibration.temperature = 0.0), CardError::Calibration(_)));
+        assert!(matches!(refused(|card| card.calibration.variance_scale = -1.0), CardError::Calibration(_)));
         assert!(matches!(
             refused(|card| card.reward_statistics.standard_deviation = -1.0),
             CardError::Number(_)

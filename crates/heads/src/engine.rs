@@ -3,9 +3,9 @@
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 
 use crate::{
-    evidence::{canonical, check_noise, negate, rows, votes},
+    evidence::{Vote, canonical, check_noise, labels, negate, votes},
     head::{HeadError, Moments, Observation, check_len},
-    posterior::{LinearEvidence, Posterior, check_alpha, gaussian_posterior, simplex_posterior},
+    posterior::{Linear, Posterior, check_alpha, gaussian_newton, simplex_newton},
     state::UserState,
 };
 
@@ -44,15 +44,7 @@ impl LinearUsers {
         if let Prior::Simplex(alpha) = &prior {
             check_alpha(alpha.view())?;
         }
-        let (directions, offsets) = (Array2::zeros((0, prior.len())), Array1::zeros(0));
-        let nothing = LinearEvidence {
-            directions: directions.view(),
-            offsets: offsets.view(),
-            strengths: &[],
-            confidences: &[],
-            label_noise,
-        };
-        let population = state(&solve(&prior, &nothing, None)?, 0)?;
+        let population = state(&solve(&prior, &[], label_noise, None)?, 0)?;
         Ok(Self { prior, label_noise, population })
     }
 
@@ -81,18 +73,8 @@ impl LinearUsers {
         if votes.is_empty() {
             return Ok(self.population.clone().with_examples(examples.len()));
         }
-        let rows = rows(&votes, width);
-        let strengths: Vec<f64> = votes.iter().map(|vote| vote.strength).collect();
-        let confidences: Vec<f64> = votes.iter().map(|vote| vote.confidence).collect();
-        let evidence = LinearEvidence {
-            directions: rows.slice(s![.., ..width - 1]),
-            offsets: rows.column(width - 1),
-            strengths: &strengths,
-            confidences: &confidences,
-            label_noise: self.label_noise,
-        };
         let start = start.map(|state| state.mean().mapv(f64::from));
-        state(&solve(&self.prior, &evidence, start.as_ref())?, examples.len())
+        state(&solve(&self.prior, &votes, self.label_noise, start.as_ref())?, examples.len())
     }
 
     pub(crate) fn rewards(
@@ -137,13 +119,15 @@ fn centre(features: &mut Array2<f32>) {
 
 fn solve(
     prior: &Prior,
-    evidence: &LinearEvidence<'_>,
+    votes: &[Vote],
+    label_noise: f64,
     start: Option<&Array1<f64>>,
 ) -> Result<Posterior, HeadError> {
     let start = start.map(|start| start.view());
+    let (model, labels) = (Linear::of(votes, prior.len()), labels(votes, label_noise));
     match prior {
-        Prior::Gaussian(_) => gaussian_posterior(evidence, start),
-        Prior::Simplex(alpha) => simplex_posterior(evidence, alpha.view(), start),
+        Prior::Gaussian(_) => gaussian_newton(&model, &labels, start),
+        Prior::Simplex(alpha) => simplex_newton(&model, &labels, alpha.view(), start),
     }
 }
 

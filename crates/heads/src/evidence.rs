@@ -1,4 +1,4 @@
-//! What a person's examples say, each said once, in an order that is not that of the examples.
+//! What a person's examples say, each comparison once, in an order that is not that of the examples.
 
 use ndarray::{Array1, Array2};
 
@@ -10,19 +10,32 @@ use crate::{
 /// One example on its way to a likelihood.
 #[derive(Debug, Clone)]
 pub(crate) struct Vote {
-    /// What was seen: equal rows are the same comparison.
+    /// What was seen.
     pub row: Vec<f64>,
+    /// Which two responses were compared, the chosen one first.
+    pub names: [u64; 2],
     /// How much it counts, at least 0.
     pub strength: f64,
     /// Probability that the label is right.
     pub confidence: f64,
 }
 
-/// Votes as they enter every likelihood: all with a label more likely right than wrong, none without weight, no
-/// comparison twice (the stronger vote stands), sorted by what was seen, so that sums do not depend on the order.
+/// Votes as they enter every likelihood: those of [`usable`], no comparison twice (the stronger vote stands), sorted by
+/// what was compared, so that sums do not depend on the order.
+pub(crate) fn canonical(votes: Vec<Vote>, swap: impl Fn(&mut [f64])) -> Result<Vec<Vote>, HeadError> {
+    let mut votes = usable(votes, swap)?;
+    votes.sort_by(|a, b| {
+        let stronger = b.strength.total_cmp(&a.strength).then(b.confidence.total_cmp(&a.confidence));
+        a.names.cmp(&b.names).then(stronger)
+    });
+    votes.dedup_by(|later, earlier| later.names == earlier.names);
+    Ok(votes)
+}
+
+/// Checked votes, all with a label more likely right than wrong, none without weight.
 ///
 /// `swap` turns a row into that of the opposite choice.
-pub(crate) fn canonical(votes: Vec<Vote>, swap: impl Fn(&mut [f64])) -> Result<Vec<Vote>, HeadError> {
+pub(crate) fn usable(votes: Vec<Vote>, swap: impl Fn(&mut [f64])) -> Result<Vec<Vote>, HeadError> {
     let mut kept = Vec::with_capacity(votes.len());
     for mut vote in votes {
         if !(vote.strength >= 0.0 && vote.strength.is_finite()) {
@@ -39,23 +52,13 @@ pub(crate) fn canonical(votes: Vec<Vote>, swap: impl Fn(&mut [f64])) -> Result<V
         }
         if vote.confidence < 0.5 {
             swap(&mut vote.row);
+            vote.names.reverse();
             vote.confidence = 1.0 - vote.confidence;
         }
         if vote.strength > 0.0 && vote.confidence > 0.5 {
-            // Adding zero makes a negative zero positive, so that equal numbers are equal bits.
-            for x in &mut vote.row {
-                *x += 0.0;
-            }
             kept.push(vote);
         }
     }
-    kept.sort_by(|a, b| {
-        let rows = a.row.iter().zip(&b.row).map(|(a, b)| a.total_cmp(b));
-        rows.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
-            .then(b.strength.total_cmp(&a.strength))
-            .then(b.confidence.total_cmp(&a.confidence))
-    });
-    kept.dedup_by(|later, earlier| later.row == earlier.row);
     Ok(kept)
 }
 
@@ -88,6 +91,7 @@ pub(crate) fn votes(
             check_len("features", feature_len, example.rejected.len())?;
             Ok(Vote {
                 row: row(&wide(example.chosen), &wide(example.rejected)),
+                names: example.names,
                 strength: example.strength,
                 confidence: example.label_confidence,
             })
@@ -214,18 +218,25 @@ mod tests {
 
     #[test]
     fn a_vote_that_is_probably_wrong_is_the_opposite_vote() {
-        let vote = |row: [f64; 2], strength, confidence| Vote { row: row.to_vec(), strength, confidence };
+        let vote = |names, row: [f64; 2], strength, confidence| Vote {
+            row: row.to_vec(),
+            names,
+            strength,
+            confidence,
+        };
         let votes = vec![
-            vote([1.0, -2.0], 1.0, 0.2),
-            vote([-1.0, 2.0], 3.0, 0.9),
-            vote([5.0, 5.0], 1.0, 0.5),
-            vote([5.0, 5.0], 0.0, 1.0),
+            vote([1, 2], [1.0, -2.0], 1.0, 0.2),
+            vote([2, 1], [-1.0, 2.0], 3.0, 0.9),
+            vote([3, 4], [5.0, 5.0], 1.0, 0.5),
+            vote([3, 4], [5.0, 5.0], 0.0, 1.0),
         ];
         let kept = canonical(votes, negate).unwrap();
         assert_eq!(kept.len(), 1);
         assert_eq!((kept[0].row.clone(), kept[0].strength, kept[0].confidence), (vec![-1.0, 2.0], 3.0, 0.9));
-        assert!(canonical(vec![vote([0.0, 0.0], -1.0, 1.0)], negate).is_err());
-        assert!(canonical(vec![vote([0.0, 0.0], 1.0, 1.1)], negate).is_err());
-        assert!(canonical(vec![vote([0.0, f64::NAN], 1.0, 1.0)], negate).is_err());
+        let refused =
+            |row, strength, confidence| canonical(vec![vote([1, 2], row, strength, confidence)], negate);
+        assert!(refused([0.0, 0.0], -1.0, 1.0).is_err());
+        assert!(refused([0.0, 0.0], 1.0, 1.1).is_err());
+        assert!(refused([0.0, f64::NAN], 1.0, 1.0).is_err());
     }
 }

@@ -85,6 +85,9 @@ pub struct Observation<'a> {
     pub chosen: ArrayView1<'a, f32>,
     /// Features of the other one, `[F]`.
     pub rejected: ArrayView1<'a, f32>,
+    /// What names the two responses, each with its prompt: of observations that name the same two in the same order, the
+    /// strongest counts and the others do not. Features cannot tell that, as a head need not read the prompt.
+    pub names: [u64; 2],
     /// How much it counts against an ordinary comparison; 1 ordinarily.
     pub strength: f64,
     /// Probability that the label is right; 1 ordinarily.
@@ -118,6 +121,12 @@ pub trait Head: Debug + Send + Sync {
 
     /// Whether a user state changes a reward; false for Bradley-Terry.
     fn is_personal(&self) -> bool;
+
+    /// Whether [`Head::margins`] are logits of preferences that are averaged over the state already, so that calibration must
+    /// not moderate them again by their variance.
+    fn margins_are_marginal(&self) -> bool {
+        false
+    }
 
     /// What depends on the text alone, `[N, F]`.
     ///

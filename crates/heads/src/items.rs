@@ -19,6 +19,8 @@ pub struct EmbeddedForm {
 pub struct Items {
     /// Number of items.
     pub len: usize,
+    /// What names each item, `[I]`: a hash of its prompt and response, the same in whatever data it stands.
+    pub names: Vec<u64>,
     /// Of the prompt with the response.
     pub prompt_response: Option<EmbeddedForm>,
     /// Of the prompt alone.
@@ -39,6 +41,11 @@ impl Items {
             TextForm::Response => self.response.as_ref(),
         }
         .ok_or(HeadError::MissingForm(form))
+    }
+
+    /// What names the two items of a comparison, the chosen one first.
+    pub fn names_of(&self, comparison: &ItemComparison) -> [u64; 2] {
+        [self.names[comparison.chosen], self.names[comparison.rejected]]
     }
 
     /// Features of the items under a head, `[items.len(), F]`, a few thousand items at a time.

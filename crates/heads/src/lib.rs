@@ -36,7 +36,7 @@ pub use card::{
 pub use head::{Head, HeadError, Moments, Observation, TextEmbeddings};
 pub use input::{FormInput, TextInput};
 pub use items::{EmbeddedForm, ItemComparison, Items, Person};
-pub use linear::{LogisticFit, LogisticMap, fit_logistic_map};
+pub use linear::laplace_covariance;
 pub use lore::{Lore, LoreParameters};
 pub use micro::{Micro, MicroParameters};
 pub use mlp::{Activation, Layer, Mlp};
@@ -46,5 +46,5 @@ pub use posterior::{LinearEvidence, Posterior, gaussian_posterior, simplex_poste
 pub use scalarisation::{borda, plackett_luce};
 pub use state::UserState;
 pub use trunk::Trunk;
-pub use vpl::{Vpl, VplParameters, kl_from_prior};
+pub use vpl::{FURTHEST_MEAN, SHARPEST_EXAMPLE, Vpl, VplParameters, kl_from_prior};
 pub use weights::{LoadedHead, Tensors, WeightsError, read_head, write_head};

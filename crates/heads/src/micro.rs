@@ -44,8 +44,8 @@ pub struct MicroParameters {
 /// the same for every head, so that centring takes it out again; it is not subtracted first. One example moves the
 /// log odds of two heads by at most `eta s ln((1 - e) / e)`.
 ///
-/// A margin is served as a mean and variance whose moderated probability (see [`crate::Calibration`]) is the
-/// mixture's: the variance is that of the heads' margins under `w`, the mean is `logit P * sqrt(1 + pi v / 8)`.
+/// A margin is `logit P`, averaged over the heads already ([`Head::margins_are_marginal`]); its variance is that of the
+/// heads' margins under `w`.
 #[derive(Debug, Clone)]
 pub struct Micro {
     trunk: Trunk,
@@ -243,6 +243,10 @@ impl Head for Micro {
         true
     }
 
+    fn margins_are_marginal(&self) -> bool {
+        true
+    }
+
     fn features(&self, texts: &TextEmbeddings<'_>) -> Result<Array2<f32>, HeadError> {
         let encoded = self.trunk.encode(texts)?;
         let rewards = self.heads.forward(encoded.latent.view());
@@ -307,8 +311,7 @@ impl Head for Micro {
         // Both responses answer the same prompt.
         let logits = (&a.slice(s![.., size..2 * size]) + &b.slice(s![.., size..2 * size])) / 2.0;
         let [_, variance] = spread(&evidence, &logits, &d);
-        let mut mean = mixture_logits(&evidence, &logits, &d);
-        mean.zip_mut_with(&variance, |m, v| *m *= (1.0 + std::f64::consts::PI * v / 8.0).sqrt());
+        let mean = mixture_logits(&evidence, &logits, &d);
         Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
     }
 
@@ -361,9 +364,11 @@ mod tests {
         let chosen: Vec<_> = margins.iter().map(|d| features(d, f)).collect();
         let examples: Vec<_> = chosen
             .iter()
-            .map(|chosen| Observation {
+            .enumerate()
+            .map(|(at, chosen)| Observation {
                 chosen: chosen.view(),
                 rejected: rejected.view(),
+                names: [at as u64, u64::MAX],
                 strength: 1.0,
                 label_confidence: 1.0,
             })
@@ -375,7 +380,8 @@ mod tests {
         let row = |x: &Array1<f32>| x.clone().insert_axis(Axis(0));
         let moments = head.margins(&[user], row(a).view(), row(b).view()).unwrap();
         let (mean, variance) = (moments.mean[[0, 0]], moments.variance[[0, 0]]);
-        Calibration::default().probability(f64::from(mean), f64::from(variance))
+        let calibration = Calibration { moderated: false, ..Calibration::default() };
+        calibration.probability(f64::from(mean), f64::from(variance))
     }
 
     fn weights(user: &UserState, f: &[f64]) -> Array1<f64> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::join,
-    evidence::{canonical, check_noise, exchange, rows, votes},
+    evidence::{canonical, exchange, rows, votes},
     head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
     mlp::{Activation, Layer, Mlp},
     state::UserState,
@@ -27,16 +27,19 @@ pub struct VplParameters {
     pub latent: Array2<f32>,
     /// From the hidden layer to the reward, `[Hd]`.
     pub output: Array1<f32>,
-    /// Share of labels that were wrong in training. The encoder has learned to discount them; it is kept for the
-    /// record.
-    pub label_noise: f64,
 }
 
+/// How far from the prior's mean one example may put a person, in the prior's standard deviations.
+pub const FURTHEST_MEAN: f64 = 4.0;
+/// How many times the prior's precision one example may be worth.
+pub const SHARPEST_EXAMPLE: f64 = 16.0;
+
 /// `reward = output . leaky_relu(text(h) + latent z) + q` with `z` of the person, a Gaussian pooled by precision:
-/// `Λ = 1 + sum_i s_i λ_i` and `mean = sum_i s_i λ_i m_i / Λ`, `(m_i, λ_i)` the encoder's reading of example `i`.
+/// `Λ = 1 + sum_i s_i λ_i` and `mean = sum_i s_i λ_i m_i / Λ`, `(m_i, λ_i)` the encoder's reading of example `i`, with
+/// `|m_i| < 4` ([`FURTHEST_MEAN`]) and `0 < λ_i < 16` ([`SHARPEST_EXAMPLE`]) in each dimension.
 ///
-/// So no example gives the prior `N(0, I)`, each sharpens it, and one moves `z` by less than `s λ / (1 + s λ)` of its own
-/// `m`. A label right with probability `c` counts `2c - 1`. Features are `h`, the text's half of the hidden layer,
+/// So no example gives the prior `N(0, I)`, each sharpens it, and one alone moves `z` by less than `4 * 16 s / (1 + 16 s)`,
+/// and a margin by that times the sum of the absolute slopes of its reward in `z`. A label right with probability `c` counts `2c - 1`. Features are `h`, the text's half of the hidden layer,
 /// and `q`, so that many people do not repeat it. Variances are linearised about the mean of `z`.
 #[derive(Debug, Clone)]
 pub struct Vpl {
@@ -45,7 +48,6 @@ pub struct Vpl {
     text: Layer,
     latent: Array2<f32>,
     output: Array1<f32>,
-    label_noise: f64,
     population: UserState,
 }
 
@@ -54,7 +56,6 @@ pub struct Vpl {
 struct Hyperparameters {
     trunk: TrunkCard,
     activation: Activation,
-    label_noise: f64,
 }
 
 impl Vpl {
@@ -63,9 +64,8 @@ impl Vpl {
     /// # Errors
     /// Sizes that do not fit, a number that no weight can be.
     pub fn new(parameters: VplParameters) -> Result<Self, HeadError> {
-        let VplParameters { trunk, encoder, text, latent, output, label_noise } = parameters;
+        let VplParameters { trunk, encoder, text, latent, output } = parameters;
         trunk.check()?;
-        check_noise(label_noise)?;
         let (hidden, size) = latent.dim();
         check_len("the encoder's input", 2 * trunk.latent_len(), encoder.input_len())?;
         check_len("the encoder's output", 2 * size, encoder.output_len())?;
@@ -76,7 +76,7 @@ impl Vpl {
             return Err(HeadError::NotFinite("a weight"));
         }
         let population = UserState::new(Array1::zeros(size), Array2::eye(size), 0)?;
-        Ok(Self { trunk, encoder, text, latent, output, label_noise, population })
+        Ok(Self { trunk, encoder, text, latent, output, population })
     }
 
     pub(crate) fn from_tensors(tensors: &mut Tensors) -> Result<Self, WeightsError> {
@@ -87,7 +87,6 @@ impl Vpl {
             text: tensors.take_layer("text")?,
             latent: tensors.take_matrix("latent")?,
             output: tensors.take_vector("output")?,
-            label_noise: hyper.label_noise,
         })?)
     }
 
@@ -190,9 +189,10 @@ impl Head for Vpl {
         for (vote, code) in votes.iter().zip(encoded.rows()) {
             let weight = vote.strength * (2.0 * vote.confidence - 1.0);
             for k in 0..size {
-                let sharpness = weight * softplus(code[size + k]);
+                let (reading, certainty) = (code[k], softplus(code[size + k]));
+                let sharpness = weight * certainty / (1.0 + certainty / SHARPEST_EXAMPLE);
                 precision[k] += sharpness;
-                weighted[k] += sharpness * code[k];
+                weighted[k] += sharpness * FURTHEST_MEAN * (reading / FURTHEST_MEAN).tanh();
             }
         }
         let mean = (weighted / &precision).mapv(|x| x as f32);
@@ -225,7 +225,6 @@ impl Head for Vpl {
         let mut tensors = Tensors::with(&Hyperparameters {
             trunk: self.trunk.card(),
             activation: self.encoder.activation(),
-            label_noise: self.label_noise,
         });
         self.trunk.insert(&mut tensors);
         tensors.insert_mlp("encoder", &self.encoder);

@@ -3,9 +3,10 @@
 use ndarray::{Array1, Array2, Axis, s};
 use polyreward_domain::{HeadFamily, TextForm};
 use polyreward_heads::{
-    Activation, BradleyTerry, BtParameters, Calibration, Distance, FormInput, Head, IdealPoint, Layer, Lore,
-    LoreParameters, Micro, MicroParameters, Mlp, Observation, PalA, PalAParameters, PalB, PalBParameters,
-    TextEmbeddings, TextInput, Trunk, UserState, Vpl, VplParameters, read_head, write_head,
+    Activation, BradleyTerry, BtParameters, Calibration, Distance, FURTHEST_MEAN, FormInput, Head,
+    IdealPoint, Layer, Lore, LoreParameters, Micro, MicroParameters, Mlp, Observation, PalA, PalAParameters,
+    PalB, PalBParameters, SHARPEST_EXAMPLE, TextEmbeddings, TextInput, Trunk, UserState, Vpl, VplParameters,
+    read_head, write_head,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -111,7 +112,6 @@ impl Maker {
             text: self.layer(8, latent),
             latent: self.matrix(8, weights),
             output: self.vector(8),
-            label_noise: 0.02,
         };
         let micro = MicroParameters {
             trunk: self.trunk(),
@@ -168,6 +168,7 @@ fn example(features: &Array2<f32>, chosen: usize, rejected: usize) -> Observatio
     Observation {
         chosen: features.row(chosen),
         rejected: features.row(rejected),
+        names: [chosen as u64, rejected as u64],
         strength: 1.0,
         label_confidence: 1.0,
     }
@@ -221,9 +222,48 @@ fn an_example_said_twice_is_said_once() {
     for (head, features) in worlds(3) {
         let mut examples = firsts(&features, 3);
         let once = head.adapt(&examples, None).unwrap();
-        examples.push(examples[1]);
+        // Embedded again, beside other texts: the same comparison though its last bits differ.
+        let again = examples[1].chosen.mapv(|x| x * (1.0 + f32::EPSILON));
+        examples.push(Observation { chosen: again.view(), strength: 0.9, ..examples[1] });
         examples.push(Observation { strength: 0.5, ..examples[0] });
         assert_eq!(head.adapt(&examples, None).unwrap(), once.with_examples(5), "{}", head.family());
+    }
+}
+
+#[test]
+fn different_examples_that_look_alike_to_the_head_are_two() {
+    for (head, features) in worlds(3) {
+        let mut examples = firsts(&features, 4);
+        let once = head.adapt(&examples, None).unwrap();
+        examples.extend(
+            firsts(&features, 4).into_iter().map(|e| Observation { names: e.names.map(|n| n + 100), ..e }),
+        );
+        let twice = head.adapt(&examples, None).unwrap();
+        assert_ne!(twice, once.with_examples(8), "{}", head.family());
+    }
+}
+
+#[test]
+fn one_example_moves_a_vpl_latent_no_further_than_stated() {
+    let mut maker = maker(8);
+    let Sizes { latent, weights, .. } = maker.sizes;
+    let huge = |layer: Layer| Layer { weight: layer.weight * 1e4, bias: layer.bias * 1e4 };
+    let layers = vec![maker.layer(7, 2 * latent), huge(maker.layer(2 * weights, 7))];
+    let head = Vpl::new(VplParameters {
+        trunk: maker.trunk(),
+        encoder: Mlp::new(layers, Activation::Gelu).unwrap(),
+        text: maker.layer(8, latent),
+        latent: maker.matrix(8, weights),
+        output: maker.vector(8),
+    })
+    .unwrap();
+    let features = maker.features(&head, 2);
+    for strength in [0.5, 1.0, 4.0] {
+        let user = head.adapt(&[Observation { strength, ..example(&features, 0, 1) }], None).unwrap();
+        let sharpest = SHARPEST_EXAMPLE * strength;
+        let bound = FURTHEST_MEAN * sharpest / (1.0 + sharpest);
+        let furthest = user.mean().iter().fold(0.0_f64, |far, z| far.max(f64::from(z.abs())));
+        assert!(furthest <= bound * (1.0 + 1e-6) && furthest > bound / 2.0, "{furthest} {bound}");
     }
 }
 
@@ -309,7 +349,6 @@ fn contradictions_leave_a_latent_where_answers_are_open() {
         text: layer(ndarray::array![[1.0], [-1.0]]),
         latent: ndarray::array![[1.0], [1.0]],
         output: ndarray::array![1.0, -1.0],
-        label_noise: 0.0,
     })
     .unwrap();
     let features = Array2::from_shape_fn((4, 4), |(row, at)| {

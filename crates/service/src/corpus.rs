@@ -6,6 +6,7 @@ use ndarray::Array2;
 use polyreward_backbone::{Backbone, BackboneError, EmbedInput, InputError};
 use polyreward_domain::{ComparisonRecord, Overflow, Prompt, TextForm, TextForms};
 use polyreward_heads::{EmbeddedForm, ItemComparison, Items};
+use sha2::{Digest, Sha256};
 
 /// Why a data set cannot be embedded.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,11 @@ pub fn embed_corpus(
         });
     }
     let mut corpus = Corpus {
-        items: Items { len: members.len(), ..Items::default() },
+        items: Items {
+            len: members.len(),
+            names: members.iter().map(|(_, prompt, response)| name_of(prompt, response)).collect(),
+            ..Items::default()
+        },
         comparisons,
         truncated: 0,
         texts: 0,
@@ -98,6 +103,32 @@ pub fn embed_corpus(
         }
     }
     Ok(corpus)
+}
+
+/// What names a response to a prompt: the beginning of a hash of both.
+pub fn name_of(prompt: &Prompt, response: &str) -> u64 {
+    let mut hasher = Sha256::new();
+    match prompt {
+        Prompt::Text(text) => {
+            hasher.update([0]);
+            part(&mut hasher, text);
+        }
+        Prompt::Chat(messages) => {
+            hasher.update([1]);
+            for message in messages {
+                part(&mut hasher, &message.role);
+                part(&mut hasher, &message.content);
+            }
+        }
+    }
+    part(&mut hasher, response);
+    u64::from_le_bytes(hasher.finalize()[..8].try_into().expect("a SHA-256 digest has 32 bytes"))
+}
+
+/// Hashes a text with its length, so that where one ends and the next begins is part of it.
+fn part(hasher: &mut Sha256, text: &str) {
+    hasher.update((text.len() as u64).to_le_bytes());
+    hasher.update(text.as_bytes());
 }
 
 /// The distinct texts of some items, form by form.

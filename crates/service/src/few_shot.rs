@@ -58,6 +58,8 @@ pub fn few_shot(
 struct Sides {
     context: [Array2<f32>; 2],
     query: [Array2<f32>; 2],
+    /// What names the texts of the context.
+    names: Vec<[u64; 2]>,
 }
 
 impl Sides {
@@ -68,7 +70,8 @@ impl Sides {
             let head = model.head.as_ref();
             Ok([items.features(head, &chosen)?, items.features(head, &rejected)?])
         };
-        Ok(Self { context: sides(&person.context)?, query: sides(&person.query)? })
+        let names = person.context.iter().map(|row| items.names_of(row)).collect();
+        Ok(Self { context: sides(&person.context)?, query: sides(&person.query)?, names })
     }
 
     fn adapt(&self, model: &Model, person: &TestedPerson, examples: usize) -> Result<UserState, HeadError> {
@@ -81,6 +84,7 @@ impl Sides {
             .map(|(at, comparison)| Observation {
                 chosen: chosen.row(at),
                 rejected: rejected.row(at),
+                names: self.names[at],
                 strength: comparison.strength,
                 label_confidence: comparison.label_confidence,
             })

@@ -8,7 +8,7 @@ mod people;
 mod registry;
 mod score;
 
-pub use corpus::{Corpus, CorpusError, embed_corpus};
+pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
 pub use few_shot::{Shot, TestedPerson, few_shot};
 pub use people::{People, PeopleError, States, StatesError};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};

@@ -208,6 +208,7 @@ fn derive(
             .map(|(row, at)| Observation {
                 chosen: chosen.row(row),
                 rejected: rejected.row(row),
+                names: corpus.items.names_of(&corpus.comparisons[*at]),
                 strength: corpus.comparisons[*at].strength,
                 label_confidence: corpus.comparisons[*at].label_confidence,
             })

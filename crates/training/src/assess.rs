@@ -38,7 +38,7 @@ pub struct ShotEvaluation {
 /// Examples a held-out person shows at most.
 const CONTEXT: usize = 16;
 /// Numbers of examples that checkpoints are chosen and the calibration is fitted by.
-pub(crate) const CALIBRATED_SHOTS: [usize; 4] = [0, 1, 4, 8];
+pub(crate) const CALIBRATED_SHOTS: [usize; 5] = [0, 1, 4, 8, 16];
 /// Numbers of examples that are reported.
 const REPORTED_SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
@@ -47,6 +47,8 @@ const REPORTED_SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 struct Held {
     context: Vec<ItemComparison>,
     query: Vec<ItemComparison>,
+    /// Of each query: whether it touches a text that nobody was trained on.
+    fresh: Vec<bool>,
 }
 
 /// The held-out people as a test of how a head learns from examples.
@@ -64,6 +66,7 @@ pub(crate) struct Outcome {
     variance: f64,
     strength: f64,
     confidence: f64,
+    fresh: bool,
 }
 
 /// Outcomes by person, after a number of examples.
@@ -74,14 +77,20 @@ pub(crate) struct Shot {
 }
 
 impl Trial {
-    /// Splits each person's comparisons by a hash; half of them, at most 16, become examples.
-    pub(crate) fn of(people: &[Person], which: &[usize], seed: u64) -> Self {
-        let people: Vec<Held> = which
+    /// Splits each held-out person's comparisons by a hash; half of them, at most 16, become examples.
+    pub(crate) fn of(people: &[Person], hold_out: &HoldOut, seed: u64) -> Self {
+        let asked = |context: Vec<ItemComparison>, query: Vec<ItemComparison>| Held {
+            context,
+            fresh: query.iter().map(|row| hold_out.is_of_held_out_items(row)).collect(),
+            query,
+        };
+        let people: Vec<Held> = hold_out
+            .validation
             .iter()
             .map(|person| {
                 let (user, rows) = (people[*person].user_id.as_str(), &people[*person].comparisons);
                 let mut order: Vec<usize> = (0..rows.len()).collect();
-                order.sort_by_cached_key(|at| keyed_hash(seed, user, *at as u64 + (1 << 32)));
+                order.sort_by_cached_key(|at| keyed_hash(seed, user.as_bytes(), *at as u64 + (1 << 32)));
                 let (shown, rest) = order.split_at(CONTEXT.min(rows.len() / 2));
                 let context: Vec<ItemComparison> = shown.iter().map(|at| rows[*at]).collect();
                 let known: Vec<usize> = context.iter().flat_map(|row| [row.chosen, row.rejected]).collect();
@@ -91,9 +100,9 @@ impl Trial {
                     rest.iter().map(|at| &rows[*at]).filter(fresh).copied().collect();
                 if query.is_empty() {
                     // Few texts, all of them shown: this person can be asked without examples only.
-                    return Held { context: Vec::new(), query: rows.clone() };
+                    return asked(Vec::new(), rows.clone());
                 }
-                Held { context, query }
+                asked(context, query)
             })
             .collect();
         let rows = people.iter().flat_map(|person| person.context.iter().chain(&person.query));
@@ -130,13 +139,15 @@ impl Trial {
                 let state = if examples == 0 {
                     head.population().clone()
                 } else {
-                    self.adapt(head, &features, &person.context[..examples])?
+                    self.adapt(data, head, &features, &person.context[..examples])?
                 };
                 let moments = head.margins(&[&state], chosen.view(), rejected.view())?;
                 let outcomes = moments.mean.iter().zip(&moments.variance).zip(&person.query);
                 people.push(
                     outcomes
-                        .map(|((mean, variance), row)| Outcome {
+                        .zip(&person.fresh)
+                        .map(|(((mean, variance), row), fresh)| Outcome {
+                            fresh: *fresh,
                             mean: f64::from(*mean),
                             variance: f64::from(*variance),
                             strength: row.strength,
@@ -154,6 +165,7 @@ impl Trial {
 
     fn adapt(
         &self,
+        data: &TrainingData,
         head: &dyn Head,
         features: &Array2<f32>,
         context: &[ItemComparison],
@@ -163,6 +175,7 @@ impl Trial {
             .map(|row| Observation {
                 chosen: features.row(self.position[&row.chosen]),
                 rejected: features.row(self.position[&row.rejected]),
+                names: data.items.names_of(row),
                 strength: row.strength,
                 label_confidence: row.label_confidence,
             })
@@ -181,24 +194,82 @@ pub(crate) struct PersonLoss {
 }
 
 impl Outcome {
-    /// Margin, variance and weight of both labels that may be right.
-    fn weighted(&self) -> [(f64, f64, f64); 2] {
+    /// Margin, variance and weight of both labels that may be right, counted `times`.
+    fn weighted(&self, times: f64) -> [(f64, f64, f64); 2] {
         [
-            (self.mean, self.variance, self.strength * self.confidence),
-            (-self.mean, self.variance, self.strength * (1.0 - self.confidence)),
+            (self.mean, self.variance, times * self.strength * self.confidence),
+            (-self.mean, self.variance, times * self.strength * (1.0 - self.confidence)),
         ]
     }
 }
 
-/// Temperature, variance scale and label noise of least log loss over all numbers of examples, and that loss.
-pub(crate) fn calibrate(shots: &[Shot]) -> Result<(Calibration, f64), TrainingError> {
-    let outcomes = shots.iter().flat_map(|shot| shot.people.iter().flatten());
-    let weighted: Vec<(f64, f64, f64)> =
-        outcomes.flat_map(Outcome::weighted).filter(|(_, _, weight)| *weight > 0.0).collect();
-    let calibration = Calibration::fit(&weighted)?;
+/// What one person may weigh in a loss, in ordinary comparisons: nobody's many answers decide for all.
+const LARGEST_PERSON: f64 = 64.0;
+/// The part of a loss that is of texts nobody was trained on, where there are such: what is served is new people's new texts,
+/// and the little that is known of those should not drown in the rest.
+const FRESH_SHARE: f64 = 0.5;
+
+/// How often each outcome of a shot counts, by person: so that a person weighs no more than [`LARGEST_PERSON`], new texts
+/// make up [`FRESH_SHARE`] of the whole, and `shots` shots together weigh what one does, being of the same queries.
+fn weights(shot: &Shot, shots: usize) -> Vec<Vec<f64>> {
+    let mut weights: Vec<Vec<f64>> = Vec::with_capacity(shot.people.len());
+    let (mut fresh, mut all) = (0.0, 0.0);
+    for person in &shot.people {
+        let total: f64 = person.iter().map(|outcome| outcome.strength).sum();
+        let share = if total > LARGEST_PERSON { LARGEST_PERSON / total } else { 1.0 };
+        for outcome in person {
+            all += share * outcome.strength;
+            fresh += if outcome.fresh { share * outcome.strength } else { 0.0 };
+        }
+        weights.push(vec![share / shots as f64; person.len()]);
+    }
+    if fresh > 0.0 && fresh < all {
+        for (person, weights) in shot.people.iter().zip(&mut weights) {
+            for (outcome, weight) in person.iter().zip(weights) {
+                *weight *= all
+                    * if outcome.fresh { FRESH_SHARE / fresh } else { (1.0 - FRESH_SHARE) / (all - fresh) };
+            }
+        }
+    }
+    weights
+}
+
+/// Temperature, variance scale and label noise of least log loss over all numbers of examples.
+pub(crate) fn calibrate(head: &dyn Head, shots: &[Shot]) -> Result<Calibration, TrainingError> {
+    Ok(Calibration::fit(&weighted_margins(shots), !head.margins_are_marginal())?)
+}
+
+/// The temperature of least log loss over all numbers of examples, and that loss: what moments of one descent, and runs that
+/// read different texts, are compared by.
+pub(crate) fn log_loss(
+    head: &dyn Head,
+    shots: &[Shot],
+    label_noise: f64,
+) -> Result<(Calibration, f64), TrainingError> {
+    let moderated = !head.margins_are_marginal();
+    let calibration = Calibration { label_noise, moderated, ..Calibration::default() };
+    let calibration = calibration.fit_temperature(&weighted_margins(shots))?;
     let people = losses(shots, calibration);
     let sum = |of: fn(&PersonLoss) -> f64| people.iter().map(of).sum::<f64>();
     Ok((calibration, sum(|person| person.total) / sum(|person| person.weight)))
+}
+
+/// Mean, variance and weight of every margin, oriented by its label.
+fn weighted_margins(shots: &[Shot]) -> Vec<(f64, f64, f64)> {
+    let mut weighted: Vec<(f64, f64, f64)> = Vec::new();
+    for shot in shots {
+        for (person, weights) in shot.people.iter().zip(weights(shot, shots.len())) {
+            weighted.extend(person.iter().zip(weights).flat_map(|(outcome, times)| outcome.weighted(times)));
+        }
+    }
+    weighted.retain(|(_, _, weight)| *weight > 0.0);
+    // Uneven weights make fewer comparisons of many (Kish's effective sample size): a fit must not believe in more.
+    let sum = |power: i32| weighted.iter().map(|(_, _, weight)| weight.powi(power)).sum::<f64>();
+    let effective = sum(1) / (shots.len() as f64 * sum(2)).max(f64::MIN_POSITIVE);
+    for (_, _, weight) in &mut weighted {
+        *weight *= effective.min(1.0);
+    }
+    weighted
 }
 
 /// Each person's part in the log loss over all numbers of examples.
@@ -206,8 +277,10 @@ pub(crate) fn losses(shots: &[Shot], calibration: Calibration) -> Vec<PersonLoss
     let count = shots.first().map_or(0, |shot| shot.people.len());
     let mut people = vec![PersonLoss { total: 0.0, weight: 0.0 }; count];
     for shot in shots {
-        for (person, outcomes) in people.iter_mut().zip(&shot.people) {
-            for (mean, variance, weight) in outcomes.iter().flat_map(Outcome::weighted) {
+        let weights = weights(shot, shots.len());
+        for ((person, outcomes), weights) in people.iter_mut().zip(&shot.people).zip(weights) {
+            let both = outcomes.iter().zip(weights).flat_map(|(outcome, times)| outcome.weighted(times));
+            for (mean, variance, weight) in both {
                 let p = calibration.probability(mean, variance);
                 let observed = calibration.label_noise + (1.0 - 2.0 * calibration.label_noise) * p;
                 person.total -= weight * observed.max(f64::MIN_POSITIVE).ln();
@@ -232,9 +305,15 @@ fn margins(
     head: &dyn Head,
     comparisons: &[&ItemComparison],
 ) -> Result<Vec<(f64, f64)>, TrainingError> {
-    let chosen: Vec<usize> = comparisons.iter().map(|comparison| comparison.chosen).collect();
-    let rejected: Vec<usize> = comparisons.iter().map(|comparison| comparison.rejected).collect();
-    let (a, b) = (items.features(head, &chosen)?, items.features(head, &rejected)?);
+    let mut distinct: Vec<usize> = comparisons.iter().flat_map(|row| [row.chosen, row.rejected]).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let features = items.features(head, &distinct)?;
+    let side = |of: fn(&ItemComparison) -> usize| {
+        let at = |row: &&ItemComparison| distinct.binary_search(&of(row)).expect("every item is among them");
+        features.select(Axis(0), &comparisons.iter().map(at).collect::<Vec<_>>())
+    };
+    let (a, b) = (side(|row| row.chosen), side(|row| row.rejected));
     let moments = head.margins(&[head.population()], a.view(), b.view())?;
     Ok(moments.mean.iter().zip(&moments.variance).map(|(m, v)| (f64::from(*m), f64::from(*v))).collect())
 }
@@ -271,8 +350,8 @@ pub fn calibrate_on_held_out(
     head: &dyn Head,
     seed: u64,
 ) -> Result<Calibration, TrainingError> {
-    let trial = Trial::of(&data.people, &hold_out.validation, seed);
-    Ok(calibrate(&trial.run(data, head, &CALIBRATED_SHOTS)?)?.0)
+    let trial = Trial::of(&data.people, hold_out, seed);
+    calibrate(head, &trial.run(data, head, &CALIBRATED_SHOTS)?)
 }
 
 /// Evaluates on the held-out people and the held-out comparisons of the others.

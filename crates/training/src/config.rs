@@ -12,8 +12,6 @@ use crate::error::TrainingError;
 pub struct TrainConfig {
     /// What all heads share.
     pub episodes: EpisodeConfig,
-    /// The Bradley-Terry head.
-    pub bt: BtConfig,
     /// The LoRe head.
     pub lore: LoreConfig,
     /// The PAL-A head.
@@ -81,6 +79,10 @@ impl Default for EpisodeConfig {
     }
 }
 
+/// The share of a person's labels taken to be wrong: small, so that examples count nearly in full, and not 0, so that one wrong
+/// click cannot own a person.
+const LABEL_NOISE: f64 = 0.02;
+
 /// Passes over this many people teach every head; see [`EpisodeConfig::epochs`].
 const PERSON_PASSES: usize = 7000;
 
@@ -91,29 +93,20 @@ impl EpisodeConfig {
     }
 }
 
-/// Bradley-Terry: the same reward for everybody.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BtConfig {
-    /// Fit the reward's last layer anew by Newton's method, with the posterior of its weights, where that does no harm to
-    /// held-out people.
-    pub refit: bool,
-}
-
-impl Default for BtConfig {
-    fn default() -> Self {
-        Self { refit: true }
-    }
-}
-
 /// LoRe: a basis of linear rewards.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoreConfig {
     /// Rewards in the basis; by default a quarter of the trained people, between 2 and 16.
     pub rank: Option<usize>,
     /// Share of labels taken to be wrong when adapting.
     pub label_noise: f64,
+}
+
+impl Default for LoreConfig {
+    fn default() -> Self {
+        Self { rank: None, label_noise: LABEL_NOISE }
+    }
 }
 
 /// PAL-A: ideal points in a mixture of prototypes.
@@ -130,7 +123,7 @@ pub struct PalAConfig {
 
 impl Default for PalAConfig {
     fn default() -> Self {
-        Self { prototypes: None, concentration: 0.2, label_noise: 0.0 }
+        Self { prototypes: None, concentration: 0.2, label_noise: LABEL_NOISE }
     }
 }
 
@@ -150,7 +143,7 @@ pub struct PalBConfig {
 
 impl Default for PalBConfig {
     fn default() -> Self {
-        Self { prototypes: None, dim: 32, concentration: 0.2, label_noise: 0.0 }
+        Self { prototypes: None, dim: 32, concentration: 0.2, label_noise: LABEL_NOISE }
     }
 }
 
@@ -166,13 +159,11 @@ pub struct VplConfig {
     pub text: usize,
     /// Weight of the divergence from the prior.
     pub kl: f64,
-    /// Share of labels taken to be wrong when adapting.
-    pub label_noise: f64,
 }
 
 impl Default for VplConfig {
     fn default() -> Self {
-        Self { latent: None, encoder: 96, text: 128, kl: 1e-4, label_noise: 0.0 }
+        Self { latent: None, encoder: 96, text: 128, kl: 1e-4 }
     }
 }
 
@@ -184,13 +175,16 @@ pub struct MicroConfig {
     pub heads: Option<usize>,
     /// Whether the prompt moves the mixture's weights.
     pub router: bool,
+    /// Weight of the paper's regulariser, the router's negative entropy, which pulls every prompt's weights to equal ones. The
+    /// paper has 0.5; by default it is left out, as people's own examples, which the paper has not, keep weights from collapsing.
+    pub entropy: f64,
     /// Share of labels taken to be wrong when adapting.
     pub label_noise: f64,
 }
 
 impl Default for MicroConfig {
     fn default() -> Self {
-        Self { heads: None, router: true, label_noise: 0.02 }
+        Self { heads: None, router: true, entropy: 0.0, label_noise: LABEL_NOISE }
     }
 }
 
@@ -261,7 +255,9 @@ impl TrainConfig {
         if !(self.vpl.kl >= 0.0 && self.vpl.kl.is_finite()) {
             return refuse("vpl.kl", "is finite and not negative");
         }
-        noise("vpl.label_noise", self.vpl.label_noise)?;
+        if !(self.micro.entropy >= 0.0 && self.micro.entropy.is_finite()) {
+            return refuse("micro.entropy", "is finite and not negative");
+        }
         self.micro.heads.map_or(Ok(()), |k| within("micro.heads", k, 2, 256))?;
         noise("micro.label_noise", self.micro.label_noise)
     }
@@ -269,7 +265,7 @@ impl TrainConfig {
     /// All that has a part in a head's training, as its report holds it.
     pub fn of(&self, family: HeadFamily) -> Value {
         let head = match family {
-            HeadFamily::Bt => serde_json::to_value(&self.bt),
+            HeadFamily::Bt => Ok(Value::Null),
             HeadFamily::Lore => serde_json::to_value(&self.lore),
             HeadFamily::PalA => serde_json::to_value(&self.pal_a),
             HeadFamily::PalB => serde_json::to_value(&self.pal_b),

@@ -1,5 +1,7 @@
 //! Comparisons as indices into embedded texts, and which of them are held out.
 
+use std::collections::BTreeMap;
+
 use polyreward_heads::{ItemComparison, Items, Person};
 use sha2::{Digest, Sha256};
 
@@ -21,34 +23,41 @@ impl TrainingData {
     }
 }
 
-/// Which people and comparisons are kept out of training; a function of the data and the seed alone.
+/// Which people and texts are kept out of training; a function of the data and the seed alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldOut {
     /// Trained people, by position.
     pub training: Vec<usize>,
     /// People held out to stop, choose and calibrate by.
     pub validation: Vec<usize>,
-    /// For each trained person (same order), the comparisons kept out.
+    /// Items that no trained comparison touches, sorted; none if the data have too few texts to spare any.
+    pub items: Vec<usize>,
+    /// For each trained person (same order), the comparisons kept out, sorted: those that touch such an item or, if there
+    /// is none, some at random.
     pub held_out: Vec<Vec<usize>>,
 }
 
 /// Share of people held out for validation.
 const VALIDATION_SHARE: f64 = 0.15;
-/// Share of a trained person's comparisons kept out, for people with enough of them.
+/// Share of the trained people's comparisons kept out.
 const HELD_OUT_SHARE: f64 = 0.1;
-/// Below this many comparisons a trained person keeps them all.
+/// Texts that hang together are held out together if no such set has more than this share of all comparisons.
+const LARGEST_SET_SHARE: f64 = 0.05;
+/// A single text that stands in more than this share of all comparisons is never held out.
+const LARGEST_TEXT_SHARE: f64 = 0.02;
+/// Below this many comparisons a trained person keeps them all, where they are held out at random.
 const HELD_OUT_FROM: usize = 5;
 
 impl HoldOut {
-    /// Chooses by hash of the seed and the user id, so that adding a person moves nobody else's comparisons.
+    /// Chooses people by a hash of the seed and the user id, and texts by one of the seed and [`Items::names`]. Texts that
+    /// are compared with one another, as the responses to one prompt are, are held out together where that is possible.
     ///
     /// # Errors
     /// [`TrainingError::Data`] when there are too few people or comparisons to hold any out.
-    pub fn choose(people: &[Person], seed: u64) -> Result<Self, TrainingError> {
+    pub fn choose(people: &[Person], names: &[u64], seed: u64) -> Result<Self, TrainingError> {
         let usable: Vec<usize> =
             (0..people.len()).filter(|person| !people[*person].comparisons.is_empty()).collect();
-        let comparisons: usize = people.iter().map(|person| person.comparisons.len()).sum();
-        if comparisons == 0 {
+        if usable.is_empty() {
             return Err(TrainingError::Data("there is no comparison in the training split".into()));
         }
         if usable.len() < 2 {
@@ -60,14 +69,26 @@ impl HoldOut {
             return Err(TrainingError::Data("every comparison is a tie".into()));
         }
         let mut order = usable;
-        order.sort_by_key(|person| (keyed_hash(seed, people[*person].user_id.as_str(), 0), *person));
+        order.sort_by_cached_key(|person| {
+            (keyed_hash(seed, people[*person].user_id.as_str().as_bytes(), 0), *person)
+        });
         let held = ((order.len() as f64 * VALIDATION_SHARE).round() as usize).clamp(1, order.len() - 1);
         let mut validation = order[..held].to_vec();
         let mut training = order[held..].to_vec();
         validation.sort_unstable();
         training.sort_unstable();
-        let held_out = training.iter().map(|person| held_out_of(&people[*person], seed)).collect();
-        Ok(Self { training, validation, held_out })
+        let items = hold_out_items(people, &training, names, seed);
+        let held_out = training
+            .iter()
+            .map(|person| {
+                if items.is_empty() {
+                    return at_random(&people[*person], seed);
+                }
+                let rows = people[*person].comparisons.iter().enumerate();
+                rows.filter(|(_, row)| touches(&items, row)).map(|(at, _)| at).collect()
+            })
+            .collect();
+        Ok(Self { training, validation, items, held_out })
     }
 
     /// The comparisons trained on, as (person, comparison).
@@ -80,11 +101,16 @@ impl HoldOut {
         self.rows(people, true)
     }
 
+    /// Whether a comparison touches an item that was kept out.
+    pub fn is_of_held_out_items(&self, comparison: &ItemComparison) -> bool {
+        touches(&self.items, comparison)
+    }
+
     fn rows<'a>(&self, people: &'a [Person], held_out: bool) -> Vec<(usize, &'a ItemComparison)> {
         let mut rows = Vec::new();
         for (person, kept_out) in self.training.iter().zip(&self.held_out) {
             for (at, comparison) in people[*person].comparisons.iter().enumerate() {
-                if kept_out.contains(&at) == held_out {
+                if kept_out.binary_search(&at).is_ok() == held_out {
                     rows.push((*person, comparison));
                 }
             }
@@ -93,23 +119,112 @@ impl HoldOut {
     }
 }
 
-fn held_out_of(person: &Person, seed: u64) -> Vec<usize> {
+fn touches(items: &[usize], row: &ItemComparison) -> bool {
+    items.binary_search(&row.chosen).is_ok() || items.binary_search(&row.rejected).is_ok()
+}
+
+/// Items for the trained people's comparisons to keep away from: whole sets of texts that are compared with one another, if
+/// all such sets are small; else single texts.
+fn hold_out_items(people: &[Person], training: &[usize], names: &[u64], seed: u64) -> Vec<usize> {
+    let rows: Vec<&ItemComparison> =
+        training.iter().flat_map(|person| &people[*person].comparisons).collect();
+    let rows_of = |share: f64| (rows.len() as f64 * share) as usize;
+    let mut largest = rows_of(LARGEST_SET_SHARE);
+    let mut connected = Connected::new(names.len());
+    for row in &rows {
+        connected.join(row.chosen, row.rejected);
+    }
+    let mut sets: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut used: Vec<usize> = rows.iter().flat_map(|row| [row.chosen, row.rejected]).collect();
+    used.sort_unstable();
+    used.dedup();
+    for item in used {
+        sets.entry(connected.root(item)).or_default().push(item);
+    }
+    for row in &rows {
+        *counts.entry(connected.root(row.chosen)).or_default() += 1;
+    }
+    if counts.values().any(|count| *count > largest) {
+        largest = rows_of(LARGEST_TEXT_SHARE);
+        counts.clear();
+        for item in rows.iter().flat_map(|row| [row.chosen, row.rejected]) {
+            *counts.entry(item).or_default() += 1;
+        }
+        sets = counts.keys().map(|item| (*item, vec![*item])).collect();
+    }
+    let mut order: Vec<(u64, Vec<usize>)> = sets
+        .into_iter()
+        .filter(|(root, _)| counts[root] <= largest)
+        .map(|(_, items)| {
+            let name = items.iter().map(|item| names[*item]).min().expect("a set has an item");
+            (keyed_hash(seed, &name.to_le_bytes(), 1 << 40), items)
+        })
+        .collect();
+    order.sort_unstable();
+    let enough = rows_of(HELD_OUT_SHARE);
+    let mut rows_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, row) in rows.iter().enumerate() {
+        for item in [row.chosen, row.rejected] {
+            rows_of.entry(item).or_default().push(at);
+        }
+    }
+    let (mut items, mut touched) = (Vec::new(), vec![false; rows.len()]);
+    let mut count = 0;
+    for (_, set) in order {
+        for row in set.iter().flat_map(|item| &rows_of[item]) {
+            count += usize::from(!std::mem::replace(&mut touched[*row], true));
+        }
+        if count > enough {
+            break;
+        }
+        items.extend(set);
+    }
+    items.sort_unstable();
+    items
+}
+
+/// Which items hang together (a forest of disjoint sets, the least item their root).
+struct Connected(Vec<usize>);
+
+impl Connected {
+    fn new(items: usize) -> Self {
+        Self((0..items).collect())
+    }
+
+    fn root(&mut self, item: usize) -> usize {
+        let mut at = item;
+        while self.0[at] != at {
+            self.0[at] = self.0[self.0[at]];
+            at = self.0[at];
+        }
+        at
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.root(a), self.root(b));
+        self.0[a.max(b)] = a.min(b);
+    }
+}
+
+/// Some of a person's comparisons, where no text can be spared.
+fn at_random(person: &Person, seed: u64) -> Vec<usize> {
     let count = person.comparisons.len();
     if count < HELD_OUT_FROM {
         return Vec::new();
     }
     let mut order: Vec<usize> = (0..count).collect();
-    order.sort_by_key(|at| keyed_hash(seed, person.user_id.as_str(), *at as u64 + 1));
+    order.sort_by_cached_key(|at| keyed_hash(seed, person.user_id.as_str().as_bytes(), *at as u64 + 1));
     let mut held = order[..((count as f64 * HELD_OUT_SHARE).round() as usize).max(1)].to_vec();
     held.sort_unstable();
     held
 }
 
-pub(crate) fn keyed_hash(seed: u64, user: &str, salt: u64) -> u64 {
+pub(crate) fn keyed_hash(seed: u64, name: &[u8], salt: u64) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update(seed.to_le_bytes());
     hasher.update(salt.to_le_bytes());
-    hasher.update(user.as_bytes());
+    hasher.update(name);
     let digest = hasher.finalize();
     u64::from_le_bytes(digest[..8].try_into().expect("a SHA-256 digest has 32 bytes"))
 }
@@ -119,6 +234,9 @@ mod tests {
     use polyreward_domain::Attributes;
 
     use super::*;
+
+    /// Of the two items that [`people`] compare.
+    const NAMES: [u64; 2] = [11, 12];
 
     fn people(count: usize, comparisons: usize) -> Vec<Person> {
         (0..count)
@@ -141,19 +259,72 @@ mod tests {
     #[test]
     fn nobody_is_both_trained_on_and_held_out() {
         let people = people(100, 20);
-        let hold_out = HoldOut::choose(&people, 7).unwrap();
+        let hold_out = HoldOut::choose(&people, &NAMES, 7).unwrap();
         assert_eq!(hold_out.validation.len(), 15);
         assert_eq!(hold_out.training.len(), 85);
         assert!(hold_out.training.iter().all(|person| !hold_out.validation.contains(person)));
+        // Two texts, in every comparison: none can be spared.
+        assert!(hold_out.items.is_empty());
         assert_eq!(hold_out.held_out_rows(&people).len(), 170);
         assert_eq!(hold_out.training_rows(&people).len(), 85 * 18);
-        assert_eq!(hold_out, HoldOut::choose(&people, 7).unwrap());
-        assert_ne!(hold_out, HoldOut::choose(&people, 8).unwrap());
+        assert_eq!(hold_out, HoldOut::choose(&people, &NAMES, 7).unwrap());
+        assert_ne!(hold_out, HoldOut::choose(&people, &NAMES, 8).unwrap());
+    }
+
+    /// People who each compare ten random texts of `items`, both of the same set of `together`.
+    fn readers(items: usize, together: usize) -> (Vec<Person>, Vec<u64>) {
+        let mut people = people(80, 10);
+        for (at, row) in people.iter_mut().flat_map(|person| &mut person.comparisons).enumerate() {
+            let first = keyed_hash(0, &at.to_le_bytes(), 0) as usize % items;
+            let set = first / together * together;
+            let second = set + (first - set + 1 + at % (together - 1)) % together;
+            (row.chosen, row.rejected) = (first, second);
+        }
+        (people, (0..items as u64).map(|item| item * 977).collect())
+    }
+
+    #[test]
+    fn texts_are_held_out_and_nothing_that_touches_them_is_trained_on() {
+        // 60 prompts of 4 responses, then 240 texts that are all compared with one another.
+        for (together, whole) in [(4, true), (240, false)] {
+            let (people, names) = readers(240, together);
+            let hold_out = HoldOut::choose(&people, &names, 3).unwrap();
+            assert!(!hold_out.items.is_empty());
+            let touched = |row: &ItemComparison| hold_out.is_of_held_out_items(row);
+            assert!(hold_out.training_rows(&people).iter().all(|(_, row)| !touched(row)));
+            let kept_out = hold_out.held_out_rows(&people);
+            assert!(kept_out.iter().all(|(_, row)| touched(row)));
+            let share = kept_out.len() as f64 / (hold_out.training.len() * 10) as f64;
+            assert!((0.05..=0.1).contains(&share), "{share}");
+            if whole {
+                let both = |row: &ItemComparison| {
+                    [row.chosen, row.rejected].iter().all(|item| hold_out.items.contains(item))
+                };
+                assert!(kept_out.iter().all(|(_, row)| both(row)), "half a prompt is held out");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_held_out_wherever_it_stands_among_the_items() {
+        let (people, names) = readers(240, 4);
+        let held = |people: &[Person], names: &[u64]| -> Vec<u64> {
+            let hold_out = HoldOut::choose(people, names, 3).unwrap();
+            let mut held: Vec<u64> = hold_out.items.iter().map(|item| names[*item]).collect();
+            held.sort_unstable();
+            held
+        };
+        let mut moved = people.clone();
+        for row in moved.iter_mut().flat_map(|person| &mut person.comparisons) {
+            (row.chosen, row.rejected) = (239 - row.chosen, 239 - row.rejected);
+        }
+        let reversed: Vec<u64> = names.iter().rev().copied().collect();
+        assert_eq!(held(&people, &names), held(&moved, &reversed));
     }
 
     #[test]
     fn data_that_cannot_be_learned_from_says_why() {
-        let refused = |people: &[Person]| HoldOut::choose(people, 0).unwrap_err().to_string();
+        let refused = |people: &[Person]| HoldOut::choose(people, &NAMES, 0).unwrap_err().to_string();
         assert!(refused(&[]).contains("no comparison"));
         assert!(refused(&people(3, 0)).contains("no comparison"));
         assert!(refused(&people(1, 9)).contains("one person"));

@@ -4,15 +4,17 @@ use std::fmt::Debug;
 
 use ndarray::{Array1, Array2};
 use polyreward_domain::{HeadFamily, TextForm};
-use polyreward_heads::{BradleyTerry, BtParameters, Calibration, Head, LogisticMap, Trunk, fit_logistic_map};
+use polyreward_heads::{
+    BradleyTerry, BtParameters, Calibration, Head, Observation, Trunk, kl_from_prior, laplace_covariance,
+};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::{Value, json};
 
 use crate::{
     Progress,
-    assess::{CALIBRATED_SHOTS, PersonLoss, Trial, accuracy, calibrate, losses},
+    assess::{CALIBRATED_SHOTS, PersonLoss, Trial, accuracy, log_loss, losses},
     config::TrainConfig,
-    crowd::Crowd,
+    crowd::{Crowd, Pair},
     data::{HoldOut, TrainingData},
     episode::{Step, shuffled},
     error::TrainingError,
@@ -26,6 +28,8 @@ const PROBE_SHARE: usize = 4;
 const FEWEST_PROBE_EPOCHS: usize = 5;
 /// Reading two forms costs an encoder pass more for every text served: it must lower the held-out loss by this much, in nats.
 const SECOND_FORM_GAIN: f64 = 0.01;
+/// A dimension of VPL's latent is in use if people's means in it vary by more.
+const ACTIVE_VARIANCE: f64 = 0.005;
 /// Fewer trained people than this do not show how people differ.
 const FEWEST_PEOPLE: usize = 4;
 
@@ -79,7 +83,7 @@ impl<'a> Fitting<'a> {
         let crowd = Crowd::of(data, hold_out, config.episodes.comparisons);
         refuse_hopeless(&crowd, families)?;
         let seen = crowd.items();
-        let trial = Trial::of(&data.people, &hold_out.validation, seed);
+        let trial = Trial::of(&data.people, hold_out, seed);
         let mut fitting =
             Self { data, config, seed, crowd, seen, trial, forms: Vec::new(), forms_report: Value::Null };
         fitting.choose_forms(progress)?;
@@ -112,15 +116,15 @@ impl<'a> Fitting<'a> {
             "comparisons_of_one_person_in_a_step": self.crowd.cap,
             "checks": best.tried,
             "epoch": best.epoch,
-            "chosen_by": "log loss on held-out people after 0, 1, 4 and 8 of their comparisons",
+            "chosen_by": "log loss on held-out people after 0, 1, 4, 8 and 16 of their comparisons, half of it on held-out texts",
         });
-        let head = if family == HeadFamily::Bt && self.config.bt.refit {
-            let (head, refits) = self.refit(best)?;
-            report["last_layer"] = refits;
-            head
-        } else {
-            best.head
-        };
+        let head = if family == HeadFamily::Bt { self.with_posterior(&best)? } else { best.head };
+        if head.is_personal() {
+            report["numbers_of_a_person"] = head.population().mean().len().into();
+        }
+        if family == HeadFamily::Vpl {
+            report["latent"] = self.latent_use(head.as_ref())?;
+        }
         Ok(Trained { head, report })
     }
 
@@ -188,7 +192,11 @@ impl<'a> Fitting<'a> {
                 let step = Step::draw(&self.crowd, batch, draws, examples, &mut rng)?;
                 let prediction = network.predict(&step, &mut rng)?;
                 let mut loss = step.loss(&prediction.probabilities, shared.label_noise)?;
-                total += number(&loss)? * batch.len() as f64;
+                let of_step = number(&loss)?;
+                if !of_step.is_finite() {
+                    return Err(TrainingError::Diverged { candidate, epoch });
+                }
+                total += of_step * batch.len() as f64;
                 if let Some(penalty) = prediction.penalty {
                     loss = (loss + penalty)?;
                 }
@@ -197,14 +205,11 @@ impl<'a> Fitting<'a> {
                 step_number += 1;
             }
             let loss = total / self.crowd.people.len() as f64;
-            if !loss.is_finite() {
-                return Err(TrainingError::Diverged { candidate, epoch });
-            }
             let mut check = None;
             if epoch * plan.checks / plan.epochs > (epoch - 1) * plan.checks / plan.epochs {
                 let head = network.head()?;
                 let shots = self.trial.run(self.data, head.as_ref(), &CALIBRATED_SHOTS)?;
-                let (calibration, validation_log_loss) = calibrate(&shots)?;
+                let (calibration, validation_log_loss) = log_loss(head.as_ref(), &shots, shared.label_noise)?;
                 let (none, eight) = (accuracy(&shots, 0), accuracy(&shots, 8));
                 tried.push(report_of(epoch, loss, validation_log_loss, [none, eight], calibration));
                 check = Some((validation_log_loss, none, eight));
@@ -234,54 +239,73 @@ impl<'a> Fitting<'a> {
         Ok(Best { tried, ..best })
     }
 
-    /// Bradley-Terry's last layer by Newton's method, with the posterior of its weights: where descent ended is the prior's
-    /// mean, and its precision is that of least loss on held-out people.
-    fn refit(&self, descent: Best) -> Result<(Box<dyn Head>, Value), TrainingError> {
-        let trunk = &descent.trunk;
+    /// Bradley-Terry with Laplace's posterior about the last layer that descent ended at. The prior is as wide as the weights
+    /// themselves are (empirical Bayes); whether the posterior is as wide as it should be, calibration says.
+    fn with_posterior(&self, descent: &Best) -> Result<Box<dyn Head>, TrainingError> {
+        let trunk = descent.trunk.clone();
+        let weights: Array1<f64> = trunk.population.weight.row(0).mapv(f64::from);
+        let prior_precision = weights.len() as f64 / weights.dot(&weights).max(f64::MIN_POSITIVE);
         let rows = self.differences(descent.head.as_ref())?;
-        let mut strengths = Vec::new();
-        let mut confidences = Vec::new();
+        let mut strengths = Vec::with_capacity(rows.nrows());
         for person in &self.crowd.people {
             // Somebody with many comparisons counts as in the steps: no more than the cap.
             let share = (self.crowd.cap as f64 / person.len() as f64).min(1.0);
-            strengths.extend(person.iter().map(|pair| f64::from(pair.strength) * share));
-            confidences.extend(person.iter().map(|pair| 1.0 - f64::from(pair.doubt)));
+            // A label that may be wrong says less: `(1 - 2 doubt)^2` of what a certain one says of the margin.
+            let says = |pair: &Pair| f64::from(pair.strength) * (1.0 - 2.0 * f64::from(pair.doubt)).powi(2);
+            strengths.extend(person.iter().map(|pair| share * says(pair)));
         }
-        let prior_mean: Array1<f64> = trunk.population.weight.row(0).mapv(f64::from);
-        let mut best: (Option<Box<dyn Head>>, f64) = (None, descent.loss);
-        let mut tried = vec![json!({"prior_precision": null, "validation_log_loss": descent.loss})];
-        for prior_precision in [10_000.0, 3000.0, 1000.0, 300.0, 100.0] {
-            let fit = fit_logistic_map(&LogisticMap {
-                differences: rows.view(),
-                strengths: &strengths,
-                confidences: &confidences,
-                prior_mean: &prior_mean,
-                prior_precision,
-                start: None,
-            })?;
-            let mut refitted: Trunk = trunk.clone();
-            refitted.population.weight.row_mut(0).assign(&fit.weights.mapv(|w| w as f32));
-            let covariance = Some(fit.covariance.mapv(|v| v as f32));
-            let head = BradleyTerry::new(BtParameters { trunk: refitted, weights_covariance: covariance })?;
-            let (_, loss) = calibrate(&self.trial.run(self.data, &head, &CALIBRATED_SHOTS)?)?;
-            tried.push(json!({"prior_precision": prior_precision, "validation_log_loss": loss}));
-            // The first that does no harm brings the weights' posterior with it.
-            if loss < best.1 || (best.0.is_none() && loss < best.1 + 1e-3) {
-                best = (Some(Box::new(head)), loss);
-            }
+        let covariance = laplace_covariance(rows.view(), &strengths, &weights, prior_precision)?;
+        let weights_covariance = Some(covariance.mapv(|v| v as f32));
+        Ok(Box::new(BradleyTerry::new(BtParameters { trunk, weights_covariance })?))
+    }
+
+    /// Whether the latent is used at all: a decoder strong enough without it leaves every posterior at the prior (posterior
+    /// collapse, specification P5).
+    fn latent_use(&self, head: &dyn Head) -> Result<Value, TrainingError> {
+        let features = self.data.items.features(head, &self.seen)?;
+        let row = |item: u32| features.row(self.position(item));
+        let mut means: Vec<Array1<f64>> = Vec::new();
+        let mut divergence = 0.0;
+        for person in &self.crowd.people {
+            let examples: Vec<Observation<'_>> = person
+                .iter()
+                .take(self.config.episodes.examples)
+                .map(|pair| Observation {
+                    chosen: row(pair.chosen),
+                    rejected: row(pair.rejected),
+                    names: [pair.chosen, pair.rejected].map(u64::from),
+                    strength: f64::from(pair.strength),
+                    label_confidence: 1.0 - f64::from(pair.doubt),
+                })
+                .collect();
+            let state = head.adapt(&examples, None)?;
+            let mean = state.mean().mapv(f64::from);
+            divergence += kl_from_prior(mean.view(), state.covariance().diag().mapv(f64::from).view());
+            means.push(mean);
         }
-        Ok((best.0.unwrap_or(descent.head), Value::Array(tried)))
+        let people = means.len() as f64;
+        let size = head.population().mean().len();
+        let spread = |k: usize| {
+            let mean = means.iter().map(|z| z[k]).sum::<f64>() / people;
+            means.iter().map(|z| (z[k] - mean).powi(2)).sum::<f64>() / people
+        };
+        let active = (0..size).filter(|k| spread(*k) > ACTIVE_VARIANCE).count();
+        Ok(json!({"units": size, "active_units": active, "mean_divergence_from_prior": divergence / people}))
+    }
+
+    /// Where a trained item stands among the seen ones.
+    fn position(&self, item: u32) -> usize {
+        self.seen.binary_search(&(item as usize)).expect("every trained item was seen")
     }
 
     /// Features of chosen less rejected, of all that is trained on.
     fn differences(&self, head: &dyn Head) -> Result<Array2<f32>, TrainingError> {
         let features = self.data.items.features(head, &self.seen)?;
-        let at = |item: u32| self.seen.binary_search(&(item as usize)).expect("every trained item was seen");
         let pairs: Vec<_> = self.crowd.people.iter().flatten().collect();
         let mut rows = Array2::zeros((pairs.len(), features.ncols()));
         for (mut row, pair) in rows.rows_mut().into_iter().zip(pairs) {
-            row.assign(&features.row(at(pair.chosen)));
-            row -= &features.row(at(pair.rejected));
+            row.assign(&features.row(self.position(pair.chosen)));
+            row -= &features.row(self.position(pair.rejected));
         }
         Ok(rows)
     }
@@ -294,7 +318,11 @@ fn gain(from: &[PersonLoss], to: &[PersonLoss]) -> (f64, f64) {
     let differences = || from.iter().zip(to).map(|(from, to)| (from.total - to.total, from.weight));
     let gain = differences().map(|(difference, _)| difference).sum::<f64>() / weight;
     let squares: f64 = differences().map(|(difference, of)| (difference - gain * of).powi(2)).sum();
-    (gain, squares.sqrt() / weight)
+    // One person says nothing of how people differ.
+    let people = from.len() as f64;
+    let error =
+        if people > 1.0 { (squares * people / (people - 1.0)).sqrt() / weight } else { f64::INFINITY };
+    (gain, error)
 }
 
 /// Up over a tenth of the steps, then down to 0 along a cosine.

@@ -69,8 +69,8 @@ pub fn write_model(
     provenance: &Provenance,
 ) -> Result<ModelFolder, TrainingError> {
     let head = trained.head.as_ref();
-    let trial = Trial::of(&data.people, &hold_out.validation, provenance.seed);
-    let (calibration, _) = calibrate(&trial.run(data, head, &CALIBRATED_SHOTS)?)?;
+    let trial = Trial::of(&data.people, hold_out, provenance.seed);
+    let calibration = calibrate(head, &trial.run(data, head, &CALIBRATED_SHOTS)?)?;
     let evaluation = evaluate(data, hold_out, &trial, head, calibration)?;
     let training_rows = hold_out.training_rows(&data.people);
     let mut items: Vec<usize> =

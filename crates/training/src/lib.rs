@@ -16,9 +16,7 @@ mod folder;
 mod network;
 
 pub use assess::{Evaluation, ShotEvaluation, calibrate_on_held_out, predict};
-pub use config::{
-    BtConfig, EpisodeConfig, LoreConfig, MicroConfig, PalAConfig, PalBConfig, TrainConfig, VplConfig,
-};
+pub use config::{EpisodeConfig, LoreConfig, MicroConfig, PalAConfig, PalBConfig, TrainConfig, VplConfig};
 pub use data::{HoldOut, TrainingData};
 pub use error::TrainingError;
 pub use fit::Fitting;

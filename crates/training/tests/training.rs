@@ -31,6 +31,7 @@ fn opposites(people: usize, comparisons: usize, seed: u64) -> TrainingData {
     prompt.of_item = vec![0; ITEMS];
     let items = Items {
         len: ITEMS,
+        names: (0..ITEMS as u64).collect(),
         response: Some(joint.clone()),
         prompt_response: Some(joint.clone()),
         prompt: Some(prompt),
@@ -67,7 +68,7 @@ fn config(epochs: usize) -> TrainConfig {
 }
 
 fn fit(data: &TrainingData, config: &TrainConfig, family: HeadFamily) -> Box<dyn Head> {
-    let hold_out = HoldOut::choose(&data.people, 0).unwrap();
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).unwrap();
     let fitting = Fitting::prepare(data, &hold_out, config, &[family], 0, &mut |_| {}).unwrap();
     fitting.fit(family, &mut |_| {}).unwrap().head
 }
@@ -85,6 +86,7 @@ fn accuracy(head: &dyn Head, data: &TrainingData, examples: usize) -> f64 {
             .map(|at| Observation {
                 chosen: chosen.row(at),
                 rejected: rejected.row(at),
+                names: data.items.names_of(&shown[at]),
                 strength: 1.0,
                 label_confidence: 1.0,
             })
@@ -135,7 +137,7 @@ fn a_seed_gives_the_same_bytes_again() {
     let data = opposites(20, 10, 3);
     let bytes = |family, seed| {
         let config = config(2);
-        let hold_out = HoldOut::choose(&data.people, seed).unwrap();
+        let hold_out = HoldOut::choose(&data.people, &data.items.names, seed).unwrap();
         let fitting = Fitting::prepare(&data, &hold_out, &config, &[family], seed, &mut |_| {}).unwrap();
         let head = fitting.fit(family, &mut |_| {}).unwrap().head;
         write_head(head.as_ref(), &Array2::zeros((1, head.feature_len()))).unwrap()
@@ -149,7 +151,7 @@ fn a_seed_gives_the_same_bytes_again() {
 #[test]
 fn a_single_text_form_is_kept_where_a_second_tells_nothing_more() {
     let data = opposites(40, 12, 4);
-    let hold_out = HoldOut::choose(&data.people, 0).unwrap();
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).unwrap();
     let config = TrainConfig {
         episodes: EpisodeConfig { hidden: 16, ..EpisodeConfig::default() },
         ..TrainConfig::default()
@@ -161,7 +163,7 @@ fn a_single_text_form_is_kept_where_a_second_tells_nothing_more() {
 #[test]
 fn a_model_folder_says_how_right_the_head_is_by_number_of_examples() {
     let data = opposites(40, 40, 5);
-    let hold_out = HoldOut::choose(&data.people, 0).unwrap();
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).unwrap();
     let config = config(2);
     let fitting = Fitting::prepare(&data, &hold_out, &config, &[HeadFamily::Lore], 0, &mut |_| {}).unwrap();
     let trained = fitting.fit(HeadFamily::Lore, &mut |_| {}).unwrap();
@@ -185,7 +187,7 @@ fn a_model_folder_says_how_right_the_head_is_by_number_of_examples() {
 fn data_that_cannot_teach_a_personal_head_says_so() {
     let refused = |data: &TrainingData, family| {
         let config = config(1);
-        let hold_out = HoldOut::choose(&data.people, 0).unwrap();
+        let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).unwrap();
         Fitting::prepare(data, &hold_out, &config, &[family], 0, &mut |_| {})
             .map(|_| ())
             .map_err(|e| e.to_string())
@@ -197,7 +199,7 @@ fn data_that_cannot_teach_a_personal_head_says_so() {
     assert!(refused(&short, HeadFamily::Vpl).unwrap_err().contains("there are 0"));
     assert_eq!(refused(&few, HeadFamily::Bt), Ok(()));
     let mut ties = opposites(8, 5, 8);
-    let hold_out = HoldOut::choose(&ties.people, 0).unwrap();
+    let hold_out = HoldOut::choose(&ties.people, &ties.items.names, 0).unwrap();
     for person in &hold_out.training {
         ties.people[*person].comparisons.iter_mut().for_each(|row| row.rejected = row.chosen);
     }

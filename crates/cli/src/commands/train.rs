@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let data = embed(&backbone, &records, forms_of(&missing, &config))?;
-    let hold_out = HoldOut::choose(&data.people, arguments.seed)?;
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, arguments.seed)?;
     eprintln!(
         "training on {} people ({} comparisons), {} people held out, {} comparisons of trained people kept out",
         hold_out.training.len(),

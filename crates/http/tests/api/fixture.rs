@@ -170,7 +170,7 @@ impl Server {
         let backbone = &self.backbone;
         let dim = backbone.info().dim;
         let data = training_data(backbone);
-        let hold_out = HoldOut::choose(&data.people, 0).expect("there are people enough");
+        let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).expect("there are people enough");
         let info = backbone.info();
         let provenance = Provenance {
             name: name.parse().expect("a model name"),

@@ -3,7 +3,7 @@
 use candle_core::Var;
 use ndarray::{Array1, Array2};
 use polyreward_domain::TextForm;
-use polyreward_heads::{Head, Layer, Micro, MicroParameters, Trunk};
+use polyreward_heads::{Head, Layer, Micro, MicroParameters, TextInput, Trunk};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Common, Network, Prediction, Setting};
@@ -34,6 +34,7 @@ pub(crate) struct MicroNetwork<'a> {
     router: Option<Router<'a>>,
     log_temperature: Var,
     label_noise: f64,
+    entropy: f64,
 }
 
 impl<'a> MicroNetwork<'a> {
@@ -52,7 +53,15 @@ impl<'a> MicroNetwork<'a> {
         } else {
             None
         };
-        Ok(Self { common, heads: weights, prior, router, log_temperature, label_noise: config.label_noise })
+        Ok(Self {
+            common,
+            heads: weights,
+            prior,
+            router,
+            log_temperature,
+            label_noise: config.label_noise,
+            entropy: config.entropy,
+        })
     }
 }
 
@@ -80,10 +89,18 @@ impl Network for MicroNetwork<'_> {
             let routed = Affine::times_data(&inputs, &router.weight)?.index_select(&of_place, 0)?;
             logits = routed.reshape((people, places, 1, heads))?.broadcast_add(&logits)?;
         }
+        let penalty = if self.entropy > 0.0 {
+            // Equation 3's second term: the mean over prompts of sum_k f_k ln f_k.
+            let log_weights = log_softmax(&logits)?;
+            let negative_entropy = (log_weights.exp()? * &log_weights)?.sum(3)?.mean_all()?;
+            Some(negative_entropy.affine(self.entropy, 0.0)?)
+        } else {
+            None
+        };
         let logits = logits.broadcast_add(&evidence.reshape((people, 1, draws, heads))?)?;
         let weights = log_softmax(&logits)?.exp()?;
         let mixed = weights.broadcast_mul(&right.reshape((people, places, 1, heads))?)?.sum(3)?;
-        Ok(mixed.into())
+        Ok(Prediction { probabilities: mixed, penalty })
     }
 
     fn trunk(&self) -> Result<Trunk, TrainingError> {
@@ -93,10 +110,9 @@ impl Network for MicroNetwork<'_> {
     fn head(&self) -> Result<Box<dyn Head>, TrainingError> {
         let heads = self.heads.dim(1)?;
         let bias = vector(&self.prior)?;
-        // Without a router the prior alone is one that reads what the latent reads, and makes nothing of it.
         let (router_input, weight) = match &self.router {
             Some(router) => (router.reader.input(), transposed(&router.weight)?),
-            None => (self.common.reader.input(), Array2::zeros((heads, self.common.reader.width()))),
+            None => (TextInput { forms: Vec::new() }, Array2::zeros((heads, 0))),
         };
         Ok(Box::new(Micro::new(MicroParameters {
             trunk: self.common.trunk()?,

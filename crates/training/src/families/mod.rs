@@ -94,6 +94,11 @@ impl<'a> Setting<'a> {
     }
 }
 
+/// Logarithms of a prior's concentrations, kept where a search on the simplex is well-conditioned.
+pub(crate) fn concentrations(log_alpha: &Tensor) -> Result<Tensor, TrainingError> {
+    Ok(log_alpha.clamp(-12.0, 5.0)?)
+}
+
 /// The part that every network has: inputs, the latent and the common quality.
 pub(crate) struct Common<'a> {
     pub(crate) reader: Reader<'a>,
@@ -157,7 +162,7 @@ pub(crate) fn people_of_step(crowd: &Crowd, config: &EpisodeConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use ndarray::Array2;
-    use polyreward_heads::{EmbeddedForm, Observation, sigmoid};
+    use polyreward_heads::{Calibration, EmbeddedForm, Observation};
     use rand::RngExt;
     use rand_chacha::rand_core::SeedableRng;
 
@@ -173,6 +178,7 @@ mod tests {
         };
         Items {
             len: ITEMS,
+            names: (0..ITEMS as u64).collect(),
             prompt_response: Some(form(ITEMS)),
             prompt: Some(form(5)),
             response: Some(form(ITEMS)),
@@ -239,6 +245,7 @@ mod tests {
                     .map(|cell| Observation {
                         chosen: chosen.row(cell),
                         rejected: rejected.row(cell),
+                        names: [cell as u64, u64::MAX],
                         strength: f64::from(shown[cell * 3 + draw]),
                         label_confidence: 1.0 - f64::from(crowd_doubt(&step, cell)),
                     })
@@ -248,8 +255,9 @@ mod tests {
                 let margins = head.margins(&[&state], chosen.view(), rejected.view()).unwrap();
                 for cell in cells {
                     let (mean, variance) = (margins.mean[[0, cell]], margins.variance[[0, cell]]);
-                    let widening = (1.0 + std::f64::consts::PI / 8.0 * f64::from(variance)).sqrt();
-                    let served = sigmoid(f64::from(mean) / widening);
+                    let calibration =
+                        Calibration { moderated: !head.margins_are_marginal(), ..Calibration::default() };
+                    let served = calibration.probability(f64::from(mean), f64::from(variance));
                     let trained = f64::from(trained[cell * 3 + draw]);
                     assert!((served - trained).abs() < 1e-5, "{family}: served {served}, trained {trained}");
                 }

@@ -4,7 +4,7 @@ use candle_core::Var;
 use polyreward_heads::{Distance, Head, IdealPoint, PalA, PalAParameters, Trunk};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Common, Network, Prediction, Setting};
+use super::{Common, Network, Prediction, Setting, concentrations};
 use crate::{
     episode::{Prior, Step, linear_margins, moderated},
     error::TrainingError,
@@ -49,7 +49,8 @@ impl Network for PalANetwork<'_> {
         let rows = step.difference(&seen.latent.matmul(&self.directions)?)?;
         let lengths = seen.latent.sqr()?.sum_keepdim(1)?.broadcast_mul(&self.log_scale.exp()?)?;
         let offsets = (seen.quality - step.difference(&lengths)?.squeeze(1)?)?;
-        let prior = Prior::Simplex(&self.log_alpha);
+        let log_alpha = concentrations(&self.log_alpha)?;
+        let prior = Prior::Simplex(&log_alpha);
         let (mean, variance) = linear_margins(step, &rows, &offsets, prior, self.label_noise)?;
         Ok(moderated(&mean, &variance)?.into())
     }
@@ -64,7 +65,7 @@ impl Network for PalANetwork<'_> {
             trunk: self.common.trunk()?,
             prototypes: transposed(&self.directions)?.mapv(|v| (f64::from(v) / (2.0 * scale)) as f32),
             scale,
-            alpha: vector(&self.log_alpha)?.mapv(|a| f64::from(a).exp()),
+            alpha: vector(&concentrations(&self.log_alpha)?)?.mapv(|a| f64::from(a).exp()),
             label_noise: self.label_noise,
             distance: Distance::Squared,
             ideal_point: IdealPoint::MixturePoints,

@@ -5,7 +5,7 @@ use polyreward_domain::TextForm;
 use polyreward_heads::{Activation, Head, Mlp, PalB, PalBParameters, Trunk};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Common, Network, Prediction, Setting};
+use super::{Common, Network, Prediction, Setting, concentrations};
 use crate::{
     crowd::Reader,
     episode::{Prior, Step, linear_margins, moderated},
@@ -93,7 +93,8 @@ impl Network for PalBNetwork<'_> {
         let ideals = unit_rows(&mapped)?.index_select(&of_place, 0)?;
         let rows = ideals.matmul(&points.unsqueeze(2)?)?.squeeze(2)?;
         let rows = rows.broadcast_mul(&self.log_scale.exp()?)?;
-        let prior = Prior::Simplex(&self.log_alpha);
+        let log_alpha = concentrations(&self.log_alpha)?;
+        let prior = Prior::Simplex(&log_alpha);
         let (mean, variance) = linear_margins(step, &rows, &seen.quality, prior, self.label_noise)?;
         Ok(moderated(&mean, &variance)?.into())
     }
@@ -112,7 +113,7 @@ impl Network for PalBNetwork<'_> {
             item: Mlp::new(vec![self.item[0].layer()?, self.item[1].layer()?], Activation::Gelu)?,
             prompts: Mlp::new(vec![self.mapping[0].layer()?, last], Activation::Gelu)?,
             scale: number(&self.log_scale)?.exp(),
-            alpha: vector(&self.log_alpha)?.mapv(|a| f64::from(a).exp()),
+            alpha: vector(&concentrations(&self.log_alpha)?)?.mapv(|a| f64::from(a).exp()),
             label_noise: self.label_noise,
             normalised: false,
         })?))

@@ -1,7 +1,7 @@
 //! VPL under training: `o . leaky_relu(text(h) + latent z) + q`, with `z` inferred from a person's comparisons.
 
 use candle_core::{Tensor, Var};
-use polyreward_heads::{Activation, Head, Mlp, Trunk, Vpl, VplParameters};
+use polyreward_heads::{Activation, FURTHEST_MEAN, Head, Mlp, SHARPEST_EXAMPLE, Trunk, Vpl, VplParameters};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Common, Network, Prediction, Setting};
@@ -20,7 +20,6 @@ pub(crate) struct VplNetwork<'a> {
     latent: Var,
     output: Var,
     kl_weight: f64,
-    label_noise: f64,
 }
 
 impl<'a> VplNetwork<'a> {
@@ -34,8 +33,7 @@ impl<'a> VplNetwork<'a> {
         let text = Affine::new(parameters, (width, config.text), 1.0, rng)?;
         let latent = parameters.normal(&[latent, config.text], 0.5 / (latent as f64).sqrt(), rng)?;
         let output = parameters.normal(&[config.text, 1], 1.0 / (config.text as f64).sqrt(), rng)?;
-        let (kl_weight, label_noise) = (config.kl, config.label_noise);
-        Ok(Self { common, first, second, text, latent, output, kl_weight, label_noise })
+        Ok(Self { common, first, second, text, latent, output, kl_weight: config.kl })
     }
 }
 
@@ -57,8 +55,10 @@ impl Network for VplNetwork<'_> {
         let pairs = Tensor::cat(&[(&chosen - &rejected)?, (chosen + rejected)?], 1)?;
         let encoded = self.second.forward(&gelu(&self.first.forward(&pairs)?)?)?;
         let size = encoded.dim(1)? / 2;
-        let means = encoded.narrow(1, 0, size)?;
-        let precisions = softplus(&encoded.narrow(1, size, size)?)?;
+        let means = encoded.narrow(1, 0, size)?.affine(1.0 / FURTHEST_MEAN, 0.0)?.tanh()?;
+        let means = means.affine(FURTHEST_MEAN, 0.0)?;
+        let certainty = softplus(&encoded.narrow(1, size, size)?)?;
+        let precisions = (&certainty / certainty.affine(1.0 / SHARPEST_EXAMPLE, 1.0)?)?;
         // A label that says nothing is no evidence: weight 2 c - 1.
         let weights = step.shown.broadcast_mul(&step.doubts.affine(-2.0, 1.0)?)?;
         let precision = pooled(&weights, &precisions)?.affine(1.0, 1.0)?;
@@ -94,7 +94,6 @@ impl Network for VplNetwork<'_> {
             text: self.text.layer()?,
             latent: transposed(&self.latent)?,
             output: vector(&self.output)?,
-            label_noise: self.label_noise,
         })?))
     }
 }

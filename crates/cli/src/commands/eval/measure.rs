@@ -203,7 +203,7 @@ impl Study<'_> {
             return Ok(None);
         }
         let train = &self.parts.train;
-        let hold_out = HoldOut::choose(&train.people, model.card.seed)?;
+        let hold_out = HoldOut::choose(&train.people, &self.corpus.items.names, model.card.seed)?;
         let mut exam = Exam { people: Vec::new(), records: Vec::new() };
         for (person, kept_out) in hold_out.training.iter().zip(&hold_out.held_out) {
             let (rows, records) = (&train.people[*person].comparisons, &train.records[*person]);
@@ -268,7 +268,7 @@ impl Study<'_> {
             Ok(())
         };
         if model.card.training_data.sha256 == self.dataset.sha256 {
-            let hold_out = HoldOut::choose(&train.people, model.card.seed)?;
+            let hold_out = HoldOut::choose(&train.people, &self.corpus.items.names, model.card.seed)?;
             add("train, fitted", train, hold_out.training_rows(&train.people))?;
             add("train, kept out", train, hold_out.held_out_rows(&train.people))?;
         } else {

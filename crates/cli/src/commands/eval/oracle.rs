@@ -46,7 +46,7 @@ pub(super) fn measure(
     let count = trained.len();
     for (at, (group, people)) in trained.into_iter().enumerate() {
         data.people = people;
-        let hold_out = HoldOut::choose(&data.people, study.bootstrap.seed)?;
+        let hold_out = HoldOut::choose(&data.people, &data.items.names, study.bootstrap.seed)?;
         let (families, seed) = ([HeadFamily::Bt], study.bootstrap.seed);
         let fitting = Fitting::prepare(&data, &hold_out, &config, &families, seed, &mut |_| {})?;
         let head = fitting.fit(HeadFamily::Bt, &mut |_| {})?.head;

@@ -31,7 +31,7 @@ pub mod batch;
 mod cache;
 mod error;
 mod folder;
-mod metrics;
+pub mod metrics;
 mod queue;
 mod runtime;
 mod session;

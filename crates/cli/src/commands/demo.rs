@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     pin::pin,
     process::{Child, Command, Stdio},
@@ -194,7 +195,10 @@ impl Server {
     /// Asks the server to end, and waits until it has.
     fn stop(&mut self) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("asking the server to end")?;
-        self.wait()
+        let status = self.child.wait()?;
+        // One that has only just started does not handle signals yet, and ends by them.
+        ensure!(status.success() || status.signal().is_some(), "the server ended with {status}");
+        Ok(())
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {

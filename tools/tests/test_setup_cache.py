@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 import unittest
 import zipfile
 from pathlib import Path
@@ -15,9 +14,9 @@ from unittest import mock
 TOOLS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOOLS))
 
-import setup_cache  # noqa: E402
+from handshake import Handshake  # noqa: E402
 
-PATIENCE_S = 60  # a busy machine starts a process slowly
+import setup_cache  # noqa: E402
 
 
 class CacheTest(unittest.TestCase):
@@ -42,44 +41,36 @@ class CacheTest(unittest.TestCase):
         self.addCleanup(process.kill)
         return process
 
-    def wait_until(self, condition):
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            self.assertLess(time.monotonic(), end, "waited too long")
-            time.sleep(0.01)
-
 
 class LockTest(CacheTest):
-    HOLD = """
-        import time
-        with setup_cache.locked(cache):
-            (cache / "held").touch()
-            while not (cache / "let-go").exists():
-                time.sleep(0.01)
+    """Says that it holds the lock, and waits until it is let go."""
+
+    WAIT = """
+        def wait(cache):
+            (cache / "held").write_text("hello")
+            (cache / "let-go").read_text()
             (cache / "done").touch()
     """
+    HOLD = """
+        with setup_cache.locked_cache(cache):
+            wait(cache)
+    """
     TAKE = """
-        with setup_cache.locked(cache):
+        with setup_cache.locked_cache(cache):
             print("after the first:", (cache / "done").exists())
     """
     INSTALL = """
-        import textwrap
-        installer = textwrap.dedent('''
-            import sys, time
-            from pathlib import Path
-            cache = Path(sys.argv[1])
-            (cache / "held").touch()
-            while not (cache / "let-go").exists():
-                time.sleep(0.01)
-            (cache / "done").touch()
-        ''')
-        with setup_cache.locked(cache) as lock:
+        with setup_cache.locked_cache(cache) as lock:
             setup_cache.run([sys.executable, "-c", installer, cache], lock, "installing")
     """
 
     def hold(self, body):
-        first = self.script(body)
-        self.wait_until((self.cache / "held").exists)
+        self.handshake = Handshake(self.cache)
+        self.addCleanup(self.handshake.close)
+        wait = textwrap.dedent(self.WAIT)
+        installer = f"import sys\nfrom pathlib import Path\n{wait}\nwait(Path(sys.argv[1]))"
+        first = self.script(f"{wait}\ninstaller = {installer!r}\n{textwrap.dedent(body)}")
+        self.handshake.hello()
         return first
 
     def take_after_waiting(self):
@@ -87,7 +78,7 @@ class LockTest(CacheTest):
         second = self.script(self.TAKE)
         self.assertIn("another run is filling", second.stdout.readline())
         self.assertIsNone(second.poll())
-        (self.cache / "let-go").touch()
+        self.handshake.go_on()
         self.assertEqual(second.stdout.readline(), "after the first: True\n")
 
     def test_the_second_run_waits_for_the_first(self):
@@ -227,6 +218,10 @@ class RunTest(CacheTest):
 
 
 class InstallTest(CacheTest):
+    def test_ruff_is_made_only_where_it_is_asked_for(self):
+        parts = [[part for part, _, _ in setup_cache.Setup(self.cache, 0, ruff=ruff).parts()] for ruff in (False, True)]
+        self.assertEqual(parts[1], [*parts[0], "ruff"])
+
     def test_a_package_with_another_hash_is_refused(self):
         wheel = self.cache / "small-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as file:
@@ -238,7 +233,7 @@ class InstallTest(CacheTest):
         pip += ["--find-links", self.cache, "--dest", self.cache / "out"]
         requirements = self.cache / "requirements.txt"
         right = setup_cache.sha256_of(wheel)
-        with setup_cache.locked(self.cache) as lock:
+        with setup_cache.locked_cache(self.cache) as lock:
             for digest, accepted in ((right, True), ("0" * 64, False)):
                 requirements.write_text(f"small==1.0 --hash=sha256:{digest}\n", encoding="utf-8")
                 command = [*pip, "-r", requirements]

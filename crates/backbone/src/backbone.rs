@@ -11,9 +11,10 @@ use ort::environment::Environment;
 use polyreward_domain::{Overflow, Prompt, TextForm};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::cache::{CacheStats, Encoded, Key, key_of};
+use crate::cache::{CacheStats, Encoded, Key, keys_of, reads_more_than};
 use crate::error::{BackboneError, InputError};
 use crate::folder::{BackboneFolder, InputShape, Pooling};
+use crate::metrics;
 use crate::queue::{Answer, JobError, Ticket};
 use crate::runtime;
 use crate::session::{Embed, Encoder};
@@ -24,6 +25,8 @@ use crate::worker::{Engine, Rebuild, Shared, Tokenize, Waiting};
 const MAX_DEFAULT_SESSIONS: usize = 8;
 /// Texts that [`Backbone::embed_blocking`] queues at once.
 const BLOCKING_WINDOW: usize = 1024;
+/// Bytes of texts that are hashed on an async thread: a fraction of a millisecond. More go to a blocking one.
+const HASHED_INLINE_BYTES: usize = 128 << 10;
 
 /// What a backbone is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,8 +161,8 @@ impl Backbone {
     /// what still waits out of the queue. Needs a tokio runtime with its timer when there is a deadline.
     ///
     /// # Errors
-    /// The queue has no room, the deadline passed, the model failed or the backbone has stopped. What is wrong
-    /// with one input alone stands in its place in the list.
+    /// The queue has no room or would take longer than the deadline allows, the deadline passed, the model failed
+    /// or the backbone has stopped. What is wrong with one input alone stands in its place in the list.
     #[tracing::instrument(name = "backbone.embed", skip_all, fields(texts = inputs.len()))]
     pub async fn embed(
         &self,
@@ -167,14 +170,33 @@ impl Backbone {
         overflow: Overflow,
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Embedded, InputError>>, BackboneError> {
-        let mut request = self.accept(inputs, overflow, deadline, Room::OrRefuse)?;
+        let answer = async {
+            let inputs = self.with_keys(inputs).await?;
+            let mut request = self.accept(inputs, overflow, deadline, Room::OrRefuse)?;
+            request.collect().await?;
+            Ok(request.into_results())
+        };
         match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), request.collect())
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
                 .await
-                .map_err(|_elapsed| BackboneError::DeadlineExceeded)??,
-            None => request.collect().await?,
+                .map_err(|_elapsed| BackboneError::DeadlineExceeded)?,
+            None => answer.await,
         }
-        Ok(request.into_results())
+    }
+
+    /// The inputs with their keys; long texts are hashed where they hold up nobody else.
+    async fn with_keys(&self, inputs: Vec<EmbedInput>) -> Result<Keyed, BackboneError> {
+        if !reads_more_than(HASHED_INLINE_BYTES, &inputs) {
+            return Ok(Keyed::of(&self.inner.info, inputs));
+        }
+        let inner = Arc::clone(&self.inner);
+        match tokio::task::spawn_blocking(move || Keyed::of(&inner.info, inputs)).await {
+            Ok(keyed) => Ok(keyed),
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(BackboneError::Stopped),
+            },
+        }
     }
 
     /// As [`embed`](Self::embed), for any number of inputs and outside of async code: feeds the queue a part
@@ -204,7 +226,7 @@ impl Backbone {
         let mut running = None; // collected only once its successor is queued, so that workers never pause
         while inputs.peek().is_some() {
             let part: Vec<EmbedInput> = inputs.by_ref().take(window).collect();
-            let next = self.accept(part, overflow, deadline, Room::Wait)?;
+            let next = self.accept(Keyed::of(&self.inner.info, part), overflow, deadline, Room::Wait)?;
             if let Some(request) = running.replace(next) {
                 finish(request)?;
             }
@@ -246,7 +268,7 @@ impl Backbone {
     /// Looks inputs up in the cache and queues the others: all or none.
     fn accept(
         &self,
-        inputs: Vec<EmbedInput>,
+        inputs: Keyed,
         overflow: Overflow,
         deadline: Option<Instant>,
         room: Room,
@@ -267,12 +289,16 @@ impl Backbone {
         if texts > max {
             return Err(BackboneError::TooManyTexts { texts, max });
         }
+        let overloaded = || BackboneError::Overloaded { retry_after: shared.retry_after() };
         let places = match room {
             Room::Wait => shared.places.wait_for(texts),
-            Room::OrRefuse => shared
-                .places
-                .take(texts)
-                .ok_or_else(|| BackboneError::Overloaded { retry_after: shared.retry_after() })?,
+            Room::OrRefuse => {
+                // To wait for an answer that comes too late would only lengthen the queue for the others.
+                if deadline.is_some_and(|deadline| accepted_at + shared.wait() > deadline) {
+                    return Err(overloaded());
+                }
+                shared.places.take(texts).ok_or_else(overloaded)?
+            }
         };
         let (answers, receiver) = unbounded_channel();
         let waiting = missing.into_iter().zip(places).map(|(missing, place)| {
@@ -286,8 +312,9 @@ impl Backbone {
         Ok(request)
     }
 
-    fn look_up(&self, inputs: Vec<EmbedInput>, overflow: Overflow) -> (Request, Vec<Missing>) {
+    fn look_up(&self, keyed: Keyed, overflow: Overflow) -> (Request, Vec<Missing>) {
         let Inner { info, engine, .. } = &*self.inner;
+        let Keyed { inputs, keys } = keyed;
         let mut slots: HashMap<Key, usize> = HashMap::with_capacity(inputs.len());
         let mut request = Request {
             max_tokens: info.max_tokens,
@@ -298,8 +325,7 @@ impl Backbone {
             outstanding: 0,
         };
         let (mut missing, mut hits) = (Vec::new(), 0);
-        for input in inputs {
-            let key = key_of(&info.hash, &input);
+        for (input, key) in inputs.into_iter().zip(keys) {
             let index = match slots.entry(key) {
                 Entry::Occupied(slot) => *slot.get(),
                 Entry::Vacant(slot) => {
@@ -325,6 +351,19 @@ impl Backbone {
 enum Room {
     Wait,
     OrRefuse,
+}
+
+/// Inputs and the key of each.
+struct Keyed {
+    inputs: Vec<EmbedInput>,
+    keys: Vec<Key>,
+}
+
+impl Keyed {
+    fn of(info: &BackboneInfo, inputs: Vec<EmbedInput>) -> Self {
+        let keys = keys_of(&info.hash, &inputs);
+        Self { inputs, keys }
+    }
 }
 
 /// An input that must be encoded.
@@ -381,6 +420,9 @@ impl Request {
         if truncated && self.overflow == Overflow::Error {
             let max_tokens = self.max_tokens;
             return Err(InputError::TooLong { tokens: full_tokens.max(max_tokens + 1), max_tokens });
+        }
+        if truncated {
+            metrics::truncated();
         }
         Ok(Embedded { embedding, tokens, truncated, cached })
     }

@@ -2,9 +2,12 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::task::Poll;
 use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram, KeyName, Metadata, SharedString, Unit};
 
 use super::*;
 use crate::batch::PaddedBatch;
@@ -312,4 +315,88 @@ fn any_number_of_texts_goes_through_a_small_queue() {
     assert_eq!((results.len(), seen.last()), (1000, Some(&1000)));
     assert!(seen.is_sorted());
     assert_eq!(backbone.queued_texts(), 0);
+}
+
+#[test]
+fn long_texts_are_hashed_off_the_async_threads() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let backbone = start(&Gate::opened(), &options(1, 100));
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let holds_the_only_thread = tokio::task::spawn_blocking(move || released.recv().is_err());
+        let long = "a".repeat(HASHED_INLINE_BYTES + 1);
+        let responses = [long.as_str()];
+        let mut request = Box::pin(embed(&backbone, &responses));
+        poll_once(&mut request).await;
+        assert_eq!(backbone.queued_texts(), 0, "it was hashed here");
+        // Nobody waits for it beyond the deadline either.
+        let deadline = Some(Instant::now() + Duration::from_millis(20));
+        let late = backbone.embed(texts(&responses), Overflow::Truncate, deadline).await;
+        assert!(matches!(late, Err(BackboneError::DeadlineExceeded)));
+        drop(release);
+        assert!(holds_the_only_thread.await.unwrap());
+        assert!(request.await.unwrap()[0].as_ref().unwrap().truncated);
+    });
+}
+
+#[tokio::test]
+async fn a_request_that_the_queue_cannot_answer_in_time_is_refused_at_once() {
+    let gate = Arc::new(Gate::default());
+    let backbone = start(&gate, &options(1, 100));
+    let in_a_second = || Some(Instant::now() + Duration::from_secs(1));
+    backbone.inner.engine.shared.note_pace(1, Duration::from_secs(10));
+    // An empty queue refuses nobody, however slow the last batch was.
+    let mut first = Box::pin(backbone.embed(texts(&["a"]), Overflow::Truncate, in_a_second()));
+    poll_once(&mut first).await;
+    let refused = backbone.embed(texts(&["b"]), Overflow::Truncate, in_a_second()).await;
+    assert!(matches!(refused, Err(BackboneError::Overloaded { retry_after }) if retry_after.as_secs() == 11));
+    let in_an_hour = Some(Instant::now() + Duration::from_hours(1));
+    let mut patient = Box::pin(backbone.embed(texts(&["c"]), Overflow::Truncate, in_an_hour));
+    poll_once(&mut patient).await;
+    gate.open();
+    patient.await.unwrap();
+    assert!(!gate.batches().concat().contains('b'));
+}
+
+/// Remembers one counter.
+struct Truncations(Arc<AtomicU64>);
+
+impl ::metrics::Recorder for Truncations {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &::metrics::Key, _: &Metadata<'_>) -> Counter {
+        match key.name() {
+            "polyreward_embedding_truncated_total" => Counter::from_arc(Arc::clone(&self.0)),
+            _ => Counter::noop(),
+        }
+    }
+
+    fn register_gauge(&self, _: &::metrics::Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &::metrics::Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn a_cut_text_is_counted_each_time_it_is_answered() {
+    let count = Arc::new(AtomicU64::new(0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    ::metrics::with_local_recorder(&Truncations(Arc::clone(&count)), || {
+        runtime.block_on(async {
+            let backbone = start(&Gate::opened(), &options(1, 100));
+            let long = "x".repeat(WINDOW + 1);
+            for times in 1..=3 {
+                embed(&backbone, &["a", &long]).await.unwrap();
+                assert_eq!(count.load(Ordering::Relaxed), times);
+            }
+            // Refused is not cut.
+            backbone.embed(texts(&[&long]), Overflow::Error, None).await.unwrap();
+            assert_eq!(count.load(Ordering::Relaxed), 3);
+        });
+    });
 }

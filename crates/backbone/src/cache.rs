@@ -1,5 +1,6 @@
 //! Embeddings that were computed before, bounded by their bytes.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use crate::tokenize::EmbedInput;
 /// Key, bookkeeping and allocation of an entry, beside its floats.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;
 
-/// Names a text under a backbone.
+/// Names a text under a backbone: what [`Keys`] hashes, so neither memory nor a log ever holds the text itself.
 pub(crate) type Key = [u8; 32];
 
 /// What is known of a text once it was encoded.
@@ -85,44 +86,113 @@ impl EmbeddingCache {
     }
 }
 
-/// The key of a text: every part with its length, so that no two texts run together alike.
-pub(crate) fn key_of(backbone: &str, input: &EmbedInput) -> Key {
-    let mut hasher = Sha256::new();
-    let mut part = |text: &str| {
-        hasher.update((text.len() as u64).to_le_bytes());
-        hasher.update(text);
+/// Makes the keys of one call's texts; a prompt that many of them share is hashed once.
+pub(crate) struct Keys<'a> {
+    backbone: &'a str,
+    /// Digests by the place of the prompt, which stays alive as long as the call's inputs do.
+    prompts: HashMap<*const Prompt, Key>,
+}
+
+impl<'a> Keys<'a> {
+    /// `backbone` is the hash of everything that changes an embedding.
+    pub fn of(backbone: &'a str) -> Self {
+        Self { backbone, prompts: HashMap::new() }
+    }
+
+    /// SHA-256 over the backbone, the form and what the form reads: the prompt's own digest, the response. Every
+    /// part comes with its length, so that no two texts run together alike.
+    pub fn key(&mut self, input: &EmbedInput) -> Key {
+        let mut parts = Parts::default();
+        parts.add(self.backbone.as_bytes());
+        parts.add(match input.form {
+            TextForm::PromptResponse => b"prompt_response",
+            TextForm::Prompt => b"prompt",
+            TextForm::Response => b"response",
+        });
+        if input.form != TextForm::Response {
+            let digest =
+                self.prompts.entry(Arc::as_ptr(&input.prompt)).or_insert_with(|| digest(&input.prompt));
+            parts.add(digest);
+        }
+        if input.form != TextForm::Prompt {
+            parts.add(input.response.as_bytes());
+        }
+        parts.finish()
+    }
+}
+
+/// The keys of all inputs, in their order.
+pub(crate) fn keys_of(backbone: &str, inputs: &[EmbedInput]) -> Vec<Key> {
+    let mut keys = Keys::of(backbone);
+    inputs.iter().map(|input| keys.key(input)).collect()
+}
+
+/// Whether [`keys_of`] reads more than `bytes` of these inputs.
+pub(crate) fn reads_more_than(bytes: usize, inputs: &[EmbedInput]) -> bool {
+    let mut prompts = HashSet::new();
+    let mut left = bytes;
+    let mut read = |size: usize| {
+        let room = left.checked_sub(size);
+        left = room.unwrap_or(0);
+        room.is_none()
     };
-    part(backbone);
-    part(match input.form {
-        TextForm::PromptResponse => "prompt_response",
-        TextForm::Prompt => "prompt",
-        TextForm::Response => "response",
-    });
-    if input.form != TextForm::Response {
-        match &*input.prompt {
-            Prompt::Text(text) => {
-                part("text");
-                part(text);
-            }
-            Prompt::Chat(messages) => {
-                part("chat");
-                part(&messages.len().to_string());
-                for message in messages {
-                    part(&message.role);
-                    part(&message.content);
+    inputs.iter().any(|input| {
+        let prompt_is_new = input.form != TextForm::Response && prompts.insert(Arc::as_ptr(&input.prompt));
+        let mut more = input.form != TextForm::Prompt && read(input.response.len());
+        if prompt_is_new {
+            more |= match &*input.prompt {
+                Prompt::Text(text) => read(text.len()),
+                Prompt::Chat(messages) => {
+                    messages.iter().any(|message| read(message.role.len() + message.content.len() + 2 * 8))
                 }
+            };
+        }
+        more
+    })
+}
+
+fn digest(prompt: &Prompt) -> Key {
+    let mut parts = Parts::default();
+    match prompt {
+        Prompt::Text(text) => {
+            parts.add(b"text");
+            parts.add(text.as_bytes());
+        }
+        Prompt::Chat(messages) => {
+            parts.add(b"chat");
+            for message in messages {
+                parts.add(message.role.as_bytes());
+                parts.add(message.content.as_bytes());
             }
         }
     }
-    if input.form != TextForm::Prompt {
-        part(&input.response);
+    parts.finish()
+}
+
+/// A hash over parts, each behind its length.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, part: &[u8]) {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
     }
-    hasher.finalize().into()
+
+    fn finish(self) -> Key {
+        self.0.finalize().into()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use polyreward_domain::Message;
+
     use super::*;
+
+    fn key_of(backbone: &str, input: &EmbedInput) -> Key {
+        Keys::of(backbone).key(input)
+    }
 
     fn input(form: TextForm, prompt: &str, response: &str) -> EmbedInput {
         EmbedInput { form, prompt: Arc::new(Prompt::Text(prompt.into())), response: response.into() }
@@ -137,6 +207,42 @@ mod tests {
         let prompt = key_of("a", &input(TextForm::Prompt, "p", "r"));
         assert_eq!(key_of("a", &input(TextForm::Prompt, "p", "other")), prompt);
         assert_ne!(key_of("a", &input(TextForm::Response, "p", "p")), prompt);
+    }
+
+    #[test]
+    fn a_prompt_that_many_texts_share_is_hashed_once() {
+        let prompt = Arc::new(Prompt::Text("p".repeat(1 << 20)));
+        let share = |number: usize| EmbedInput {
+            form: TextForm::PromptResponse,
+            prompt: Arc::clone(&prompt),
+            response: number.to_string().into(),
+        };
+        let inputs: Vec<EmbedInput> = (0..1024).map(share).collect();
+        let mut keys = Keys::of("a");
+        let shared: Vec<Key> = inputs.iter().map(|input| keys.key(input)).collect();
+        assert_eq!(keys.prompts.len(), 1);
+        assert!(!reads_more_than((1 << 20) + 4096, &inputs) && reads_more_than(1 << 20, &inputs));
+        // A prompt of its own with the same text gives the same key.
+        let own = EmbedInput { prompt: Arc::new((*prompt).clone()), ..inputs[7].clone() };
+        assert_eq!(keys.key(&own), shared[7]);
+    }
+
+    #[test]
+    fn chats_that_read_alike_in_one_line_have_keys_of_their_own() {
+        let chat = |messages: &[(&str, &str)]| {
+            let message =
+                |(role, content): &(&str, &str)| Message { role: (*role).into(), content: (*content).into() };
+            let prompt = Arc::new(Prompt::Chat(messages.iter().map(message).collect()));
+            key_of("a", &EmbedInput { form: TextForm::Prompt, prompt, response: "".into() })
+        };
+        let keys = [
+            chat(&[("user", "ab")]),
+            chat(&[("usera", "b")]),
+            chat(&[("user", "a"), ("user", "b")]),
+            chat(&[("user", "a"), ("userb", "")]),
+            key_of("a", &input(TextForm::Prompt, "userab", "")),
+        ];
+        assert_eq!(HashSet::from(keys).len(), keys.len());
     }
 
     #[test]

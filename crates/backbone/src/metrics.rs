@@ -1,8 +1,8 @@
-//! Names of this crate's metrics, and the only places that record them.
+//! Names of this crate's metrics, what they are, and the only places that record them.
 
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 /// From accepted to picked up by a worker, tokenizing included.
 const QUEUE_SECONDS: &str = "polyreward_embedding_queue_seconds";
@@ -18,12 +18,26 @@ const BATCH_SECONDS: &str = "polyreward_embedding_batch_seconds";
 const CACHE_HITS: &str = "polyreward_embedding_cache_hits_total";
 /// Texts that had to be encoded.
 const CACHE_MISSES: &str = "polyreward_embedding_cache_misses_total";
-/// Texts cut to the window.
+/// Texts cut to the window, each time one is answered, from the cache too.
 const TRUNCATED: &str = "polyreward_embedding_truncated_total";
 /// Texts dropped before inference, by `reason`.
 const DROPPED: &str = "polyreward_embedding_dropped_total";
 /// One text through template and tokenizer.
 const TOKENIZE_SECONDS: &str = "polyreward_tokenize_seconds";
+
+/// Describes the metrics to whoever exports them.
+pub fn describe() {
+    describe_histogram!(QUEUE_SECONDS, Unit::Seconds, "Time from accepted to picked up by a worker");
+    describe_histogram!(BATCH_TEXTS, "Texts in one run of the model");
+    describe_histogram!(BATCH_PADDED_TOKENS, "Tokens in one run of the model, padding included");
+    describe_histogram!(PADDING_RATIO, "Share of a run's tokens that are padding");
+    describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time of one run of the model");
+    describe_counter!(CACHE_HITS, "Texts answered from the cache");
+    describe_counter!(CACHE_MISSES, "Texts that had to be encoded");
+    describe_counter!(TRUNCATED, "Answers for texts that were cut to the window");
+    describe_counter!(DROPPED, "Texts dropped before they ran, by reason");
+    describe_histogram!(TOKENIZE_SECONDS, Unit::Seconds, "Time of one text through template and tokenizer");
+}
 
 /// Why a text left the queue without being encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

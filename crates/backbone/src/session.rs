@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ort::environment::Environment;
 use ort::session::Session;
+use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, TensorRef};
 
 use crate::batch::PaddedBatch;
@@ -70,7 +71,8 @@ impl Encoder {
         config: &BackboneConfig,
         intra_threads: usize,
     ) -> Result<Self, BackboneError> {
-        let session = start_session(environment, model, intra_threads)
+        let session = session_builder(environment, intra_threads)
+            .and_then(|mut builder| builder.commit_from_memory(model))
             .map_err(|error| BackboneError::Session(error.to_string()))?;
         let inputs = session
             .inputs()
@@ -106,16 +108,20 @@ impl Encoder {
     }
 }
 
+/// How every session is set up, for whoever compares with the server's.
+///
 /// Shapes differ from batch to batch, so memory patterns would only pile up; a pool of one thread needs no
 /// spinning, and a larger one must leave the cores to the other sessions when it has nothing to do.
-fn start_session(environment: &Environment, model: &[u8], intra_threads: usize) -> ort::Result<Session> {
-    Session::builder(environment)?
+///
+/// # Errors
+/// ONNX Runtime refuses an option.
+pub fn session_builder(environment: &Environment, intra_threads: usize) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder(environment)?
         .with_intra_threads(intra_threads.max(1))?
         .with_inter_threads(1)?
         .with_memory_pattern(false)?
         .with_intra_op_spinning(false)?
-        .with_device_allocated_initializers()?
-        .commit_from_memory(model)
+        .with_device_allocated_initializers()?)
 }
 
 impl Embed for Encoder {
@@ -169,7 +175,15 @@ fn pool(pooling: Pooling, values: &[f32], mask: &[i64], dim: usize) -> Arc<[f32]
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
+    use polyreward_domain::{Overflow, Prompt, TextForm};
+    use serde_json::Value;
+
     use super::*;
+    use crate::folder::BackboneFolder;
+    use crate::runtime;
+    use crate::tokenize::{EmbedInput, TextTokenizer};
 
     #[test]
     fn pooling_reads_only_what_is_not_masked() {
@@ -179,5 +193,64 @@ mod tests {
         assert_eq!(*pool(Pooling::Last, &values, &mask, 2), [3.0, 4.0]);
         assert_eq!(*pool(Pooling::Mean, &values, &mask, 2), [2.0, 3.0]);
         assert_eq!(*pool(Pooling::None, &[5.0, 6.0], &mask, 2), [5.0, 6.0]);
+    }
+
+    fn fixtures() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+    }
+
+    fn golden_inputs(file: &str) -> Vec<EmbedInput> {
+        let text = std::fs::read_to_string(fixtures().join(file)).unwrap();
+        let items = serde_json::from_str::<Value>(&text).unwrap()["items"].clone();
+        let input = |item: &Value| EmbedInput {
+            form: TextForm::PromptResponse,
+            prompt: Arc::new(serde_json::from_value::<Prompt>(item["prompt"].clone()).unwrap()),
+            response: item["response"].as_str().unwrap().into(),
+        };
+        items.as_array().unwrap().iter().map(input).collect()
+    }
+
+    /// Every golden text alone gives what it gives in one run with all others and neighbours that fill the window,
+    /// which no batch of least cost would put together; the largest difference is at most `1e-5`.
+    fn neighbours_change_nothing(folder: &Path, golden: &str) {
+        let folder = BackboneFolder::open(folder).unwrap();
+        let tokenizer = TextTokenizer::open(&folder, folder.read_template().unwrap()).unwrap();
+        let environment = runtime::environment(None).unwrap();
+        let model = folder.read_model().unwrap();
+        let mut encoder = Encoder::build(&environment, &model, folder.config(), 1).unwrap();
+        let read = |input: &EmbedInput| tokenizer.tokenize(input, Overflow::Truncate).unwrap();
+        let mut texts: Vec<TokenizedText> = golden_inputs(golden).iter().map(read).collect();
+        let golden = texts.len();
+        let long = |word: &str| EmbedInput {
+            form: TextForm::Response,
+            prompt: Arc::default(),
+            response: format!("{word} ").repeat(folder.config().max_tokens).into(),
+        };
+        texts.extend(["river", "!", "12"].map(|word| read(&long(word))));
+        assert!(texts[golden..].iter().all(|text| text.ids.len() == folder.config().max_tokens));
+        assert!(texts[..golden].iter().any(|text| 2 * text.ids.len() < folder.config().max_tokens));
+        let batch = encoder.pad(&texts.iter().collect::<Vec<_>>());
+        let together = encoder.embed(&batch).unwrap();
+        for (text, together) in texts.iter().zip(&together) {
+            let alone = encoder.embed(&encoder.pad(&[text])).unwrap().remove(0);
+            let differences = alone.iter().zip(&**together).map(|(a, b)| (a - b).abs());
+            let largest = differences.fold(0.0, f32::max);
+            assert!(largest <= 1e-5, "a text of {} tokens differs by {largest}", text.ids.len());
+        }
+    }
+
+    #[test]
+    fn a_small_backbones_text_is_the_same_beside_very_long_ones() {
+        for name in ["tiny-encoder", "tiny-encoder-cls", "tiny-decoder"] {
+            neighbours_change_nothing(&fixtures().join(name), &format!("{name}/golden.json"));
+        }
+    }
+
+    #[test]
+    fn a_text_of_minilm_in_float32_and_in_int8_is_the_same_beside_very_long_ones() {
+        let cache = std::env::var_os("POLYREWARD_CACHE").expect("`make test` sets POLYREWARD_CACHE");
+        for name in ["all-minilm-l6-v2-fp32", "all-minilm-l6-v2-int8"] {
+            neighbours_change_nothing(&Path::new(&cache).join("backbones").join(name), "minilm-golden.json");
+        }
     }
 }

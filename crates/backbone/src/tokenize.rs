@@ -4,6 +4,7 @@
 //! start of the response. The end of the response, special tokens and the template's own tokens stay.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use polyreward_domain::{Message, Overflow, Prompt, TextForm};
@@ -117,14 +118,14 @@ impl TextTokenizer {
     pub fn tokenize(&self, input: &EmbedInput, overflow: Overflow) -> Result<TokenizedText, InputError> {
         let mut text = match (self.shape, input.form, &self.template) {
             (InputShape::Chat, form, Some(template)) => self.chat(template, form, input, overflow)?,
-            (_, TextForm::Prompt, _) => self.segments(&flatten(&input.prompt), None, overflow)?,
+            (_, TextForm::Prompt, _) => self.segments(&self.flat_prompt(input), None, overflow)?,
             (_, TextForm::Response, _) => self.segments(&input.response, None, overflow)?,
             (InputShape::Concat, TextForm::PromptResponse, _) => {
-                let joined = format!("{}\n{}", flatten(&input.prompt), input.response);
+                let joined = format!("{}\n{}", self.flat_prompt(input), input.response);
                 self.segments(&joined, None, overflow)?
             }
             (_, TextForm::PromptResponse, _) => {
-                self.segments(&flatten(&input.prompt), Some(&input.response), overflow)?
+                self.segments(&self.flat_prompt(input), Some(&input.response), overflow)?
             }
         };
         if text.ids.is_empty() {
@@ -168,8 +169,8 @@ impl TextTokenizer {
         input: &EmbedInput,
         overflow: Overflow,
     ) -> Result<TokenizedText, InputError> {
-        let mut turns = turns_of(form, input);
-        let cut = self.cut_contents(&mut turns);
+        let (mut turns, left_out) = turns_of(form, input, self.most_turns());
+        let cut = self.cut_contents(&mut turns) || left_out;
         let encoding = self.encode_chat(&template.render(&turns)?)?;
         let full_tokens = encoding.len();
         if !self.check_overflow(full_tokens, cut, overflow)? {
@@ -201,7 +202,7 @@ impl TextTokenizer {
             // A token that reaches into the template's own text counts as the template's.
             let is_content = encoding.get_special_tokens_mask()[at] == 0
                 && start < end
-                && rendered.contents.iter().any(|content| content.start <= start && end <= content.end);
+                && lies_within(&rendered.contents, start..end);
             if is_content && excess > 0 {
                 excess -= 1;
             } else {
@@ -224,7 +225,7 @@ impl TextTokenizer {
 
     /// Bounds the bytes of a conversation's contents, the latest first; says whether something was cut.
     fn cut_contents(&self, turns: &mut [Turn<'_>]) -> bool {
-        let mut room = self.bytes_read() * MAX_WIDENING;
+        let mut room = self.most_bytes();
         let mut cut = false;
         for turn in turns.iter_mut().rev() {
             // A content is never emptied: templates ask whether there is one.
@@ -241,7 +242,7 @@ impl TextTokenizer {
     /// a token in a thousand bytes, which no language has, can be cut further than it had to be.
     fn end_of(&self, text: &str) -> Result<Segment, InputError> {
         let mut bytes = self.bytes_read();
-        let most = bytes * MAX_WIDENING;
+        let most = self.most_bytes();
         loop {
             let start = end_start(text, bytes);
             let encoding =
@@ -256,6 +257,21 @@ impl TextTokenizer {
 
     fn bytes_read(&self) -> usize {
         (self.max_tokens + SLACK_TOKENS) * BYTES_PER_TOKEN
+    }
+
+    /// No more bytes of a text than these are ever read.
+    fn most_bytes(&self) -> usize {
+        self.bytes_read() * MAX_WIDENING
+    }
+
+    /// No more turns of a chat are ever rendered: each writes at least a token, so more cannot fit.
+    fn most_turns(&self) -> usize {
+        self.max_tokens + SLACK_TOKENS
+    }
+
+    /// The prompt as plain text, or as much of its end as can make a difference.
+    fn flat_prompt<'a>(&self, input: &'a EmbedInput) -> Cow<'a, str> {
+        flat_end(&input.prompt, self.most_bytes() + 1)
     }
 
     /// Whether the text must be cut; an error if it may not be.
@@ -273,32 +289,57 @@ impl TextTokenizer {
     }
 }
 
-/// A chat as plain text, for backbones without a template: one `role: content` a message, joined by newlines.
-fn flatten(prompt: &Prompt) -> Cow<'_, str> {
+/// A prompt's end of at least `bytes`, or all of it. A chat is plain text for backbones without a template: one
+/// `role: content` a message, joined by newlines.
+fn flat_end(prompt: &Prompt, bytes: usize) -> Cow<'_, str> {
+    let end = |text: &'_ str| text.floor_char_boundary(text.len().saturating_sub(bytes));
     match prompt {
-        Prompt::Text(text) => Cow::Borrowed(text),
+        Prompt::Text(text) => Cow::Borrowed(&text[end(text)..]),
         Prompt::Chat(messages) => {
-            let line = |message: &Message| format!("{}: {}", message.role, message.content);
-            Cow::Owned(messages.iter().map(line).collect::<Vec<_>>().join("\n"))
+            let mut lines = Vec::new();
+            let mut size = 0;
+            for Message { role, content } in messages.iter().rev() {
+                let start = end(content);
+                let line = if start > 0 { content[start..].to_owned() } else { format!("{role}: {content}") };
+                size += line.len() + usize::from(!lines.is_empty());
+                lines.push(line);
+                if size >= bytes {
+                    break;
+                }
+            }
+            lines.reverse();
+            Cow::Owned(lines.join("\n"))
         }
     }
 }
 
-/// The turns of a form: a prompt that is a text is one user turn, the response one assistant turn.
-fn turns_of(form: TextForm, input: &EmbedInput) -> Vec<Turn<'_>> {
+/// The turns of a form: a prompt that is a text is one user turn, the response one assistant turn. Of a chat with
+/// more than `most` messages the earliest after a leading system message are left out, an even number where roles
+/// may have to alternate; whether there were any.
+fn turns_of(form: TextForm, input: &EmbedInput, most: usize) -> (Vec<Turn<'_>>, bool) {
     let mut turns = Vec::new();
+    let mut leave_out = 0;
     if form != TextForm::Response {
         match &*input.prompt {
             Prompt::Text(text) => turns.push(Turn { role: "user", content: text }),
             Prompt::Chat(messages) => {
-                turns.extend(messages.iter().map(|Message { role, content }| Turn { role, content }));
+                let lead = usize::from(messages.first().is_some_and(|message| message.role == "system"));
+                leave_out = messages.len().saturating_sub(most).next_multiple_of(2);
+                let kept = messages[..lead].iter().chain(&messages[lead + leave_out..]);
+                turns.extend(kept.map(|Message { role, content }| Turn { role, content }));
             }
         }
     }
     if form != TextForm::Prompt {
         turns.push(Turn { role: "assistant", content: &input.response });
     }
-    turns
+    (turns, leave_out > 0)
+}
+
+/// Whether a range is inside one of `contents`, which are in order and do not overlap.
+fn lies_within(contents: &[Range<usize>], range: Range<usize>) -> bool {
+    let after = contents.partition_point(|content| content.start <= range.start);
+    after.checked_sub(1).is_some_and(|at| range.end <= contents[at].end)
 }
 
 /// Drops half of the turns between a leading system turn and the last turn, the earliest first and an even

@@ -162,7 +162,7 @@ fn a_lone_form_is_one_segment() {
 #[test]
 fn a_chat_prompt_without_a_template_is_a_line_a_message() {
     let messages = [("system", "be kind"), ("user", "fish")];
-    assert_eq!(flatten(&chat(&messages, "").prompt), "system: be kind\nuser: fish");
+    assert_eq!(flat_end(&chat(&messages, "").prompt, 1000), "system: be kind\nuser: fish");
 }
 
 #[test]
@@ -229,4 +229,59 @@ fn the_end_of_a_text_starts_at_a_character() {
     assert!(text.is_char_boundary(start) && start >= 2000 - 101);
     assert_eq!(end_start("short", 100), 0);
     assert_eq!(end_start("ab cd ef", 4), 5);
+}
+
+#[test]
+fn of_a_chat_of_very_many_turns_only_the_last_are_rendered_and_nothing_changes() {
+    let mut messages = vec![("system", "be kind")];
+    messages.extend((0..200_000).map(|n| if n % 2 == 0 { ("user", "a") } else { ("assistant", "b") }));
+    let few: Vec<_> = messages[..1].iter().chain(&messages[messages.len() - 100..]).copied().collect();
+    let (many, few) = (chat(&messages, "end"), chat(&few, "end"));
+    let (turns, left_out) = turns_of(TextForm::PromptResponse, &many, DECODER.most_turns());
+    assert!(left_out && turns.len() <= DECODER.most_turns() + 1, "{} turns", turns.len());
+    assert_eq!((turns[0].role, turns[1].role), ("system", "user"));
+    let text = read(&DECODER, &many);
+    assert!(text.truncated);
+    assert_eq!(text.ids, read(&DECODER, &few).ids);
+    assert!(matches!(DECODER.tokenize(&many, Overflow::Error), Err(InputError::TooLong { .. })));
+}
+
+#[test]
+fn of_a_long_chat_as_plain_text_only_the_end_is_written_out() {
+    let messages: Vec<_> = (0..200_000).map(|_| ("user", "the river")).collect();
+    for tokenizer in [&*ENCODER, &concat()] {
+        let (long, most) = (chat(&messages, "end"), tokenizer.most_bytes());
+        let flat = tokenizer.flat_prompt(&long).into_owned();
+        assert!(flat.len() > most && flat.len() < 2 * most, "{} bytes", flat.len());
+        let whole = input(TextForm::PromptResponse, &flat_end(&long.prompt, usize::MAX), "end");
+        assert_eq!(read(tokenizer, &long), read(tokenizer, &whole));
+        // One message that is longer than what is read.
+        let content = "é".repeat(most);
+        let huge = chat(&[("user", &content)], "end");
+        assert!((most..most + 4).contains(&tokenizer.flat_prompt(&huge).len()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_end_of_a_chat_is_an_end_of_all_of_it(
+        messages in prop::collection::vec((words(), words()), 1..6), bytes in 0..500_usize,
+    ) {
+        let messages: Vec<_> = messages.iter().map(|(role, content)| (role.as_str(), content.as_str())).collect();
+        let prompt = chat(&messages, "").prompt;
+        let (whole, end) = (flat_end(&prompt, usize::MAX), flat_end(&prompt, bytes));
+        prop_assert!(whole.ends_with(&*end));
+        prop_assert!(end.len() >= bytes.min(whole.len()), "{} of {bytes}", end.len());
+    }
+}
+
+#[test]
+fn a_range_lies_within_a_content_or_it_does_not() {
+    let contents = [2..5, 5..7, 9..12];
+    for (range, within) in
+        [(2..5, true), (3..4, true), (4..6, false), (5..7, true), (7..9, false), (9..13, false)]
+    {
+        assert_eq!(lies_within(&contents, range.clone()), within, "{range:?}");
+    }
+    assert!(!lies_within(&[], 0..1) && !lies_within(&contents, 0..3));
 }

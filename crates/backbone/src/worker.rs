@@ -72,11 +72,17 @@ impl Shared {
         running(&self.tokenizers) && running(&self.workers) && !self.closed.load(Ordering::Acquire)
     }
 
-    /// When a full queue should have room: the time it takes to empty it, 1 to 30 s.
-    pub fn retry_after(&self) -> Duration {
+    /// How long a text should wait that comes now: the time it takes to empty the queue, at most an hour. Nothing
+    /// while the queue is empty, so that one slow batch is no reason to refuse for ever.
+    pub fn wait(&self) -> Duration {
         let workers = self.workers.load(Ordering::Relaxed).max(1) as u64;
         let nanos = self.pace.load(Ordering::Relaxed).saturating_mul(self.places.used() as u64) / workers;
-        Duration::from_secs(Duration::from_nanos(nanos).as_secs() + 1).min(Duration::from_secs(30))
+        Duration::from_nanos(nanos).min(Duration::from_hours(1))
+    }
+
+    /// When a full queue should have room, 1 to 30 s.
+    pub fn retry_after(&self) -> Duration {
+        Duration::from_secs(self.wait().as_secs() + 1).min(Duration::from_secs(30))
     }
 
     /// Ends every thread once it is done with what it holds; what waits is dropped, which tells its callers.
@@ -86,7 +92,8 @@ impl Shared {
         self.jobs.close();
     }
 
-    fn note_pace(&self, texts: usize, took: Duration) {
+    /// Notes how long a worker took for so many texts.
+    pub fn note_pace(&self, texts: usize, took: Duration) {
         let new = took.as_nanos() as u64 / texts.max(1) as u64;
         let old = self.pace.load(Ordering::Relaxed);
         let pace = if old == 0 { new } else { (7 * old + new) / 8 };
@@ -197,9 +204,6 @@ fn tokenize_one(shared: &Shared, tokenize: &Tokenize, waiting: Waiting) -> Optio
     metrics::tokenized(started.elapsed());
     match result {
         Ok(Ok(text)) => {
-            if text.truncated {
-                metrics::truncated();
-            }
             if let Some(encoded) = shared.cache.get(&ticket.key) {
                 // Another request brought the same text meanwhile.
                 ticket.answer(Ok(encoded));

@@ -3,9 +3,11 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use common::{fixtures, golden, library, open, options};
-use polyreward_backbone::{Backbone, BackboneError, library_version};
+use common::{embed, fixtures, golden, largest_difference, library, open, options};
+use polyreward_backbone::{Backbone, BackboneError, EmbedInput, library_version};
+use polyreward_domain::{Overflow, Prompt, TextForm};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -44,6 +46,28 @@ fn a_whole_folder_is_described() {
     assert_ne!(other.info().hash, info.hash);
     assert!(library_version(Some(&library())).unwrap().contains("ORT"));
     assert_eq!(golden("tiny-encoder/golden.json")[0].embedding.len(), info.dim);
+}
+
+#[tokio::test]
+async fn a_folder_that_joins_prompt_and_response_embeds_them_as_one_text() {
+    let folder = copy("tiny-encoder");
+    edit(folder.path(), |config| config["input"] = json!("concat"));
+    let concat = open(folder.path(), &options(1));
+    let pair = open(&fixtures().join("tiny-encoder"), &options(1));
+    assert_ne!(concat.info().hash, pair.info().hash);
+    for item in golden("tiny-encoder/golden.json") {
+        let Prompt::Text(prompt) = &item.prompt else { continue };
+        // One segment is the same in either shape.
+        let joined = EmbedInput {
+            form: TextForm::Response,
+            prompt: Arc::default(),
+            response: format!("{prompt}\n{}", item.response).into(),
+        };
+        let expected = pair.embed(vec![joined], Overflow::Truncate, None).await.unwrap().remove(0).unwrap();
+        let embedded = embed(&concat, std::slice::from_ref(&item)).await.remove(0);
+        assert!(largest_difference(&embedded.embedding, &expected.embedding) <= 1e-5, "{:?}", item.response);
+        assert_eq!((embedded.tokens, embedded.truncated), (expected.tokens, expected.truncated));
+    }
 }
 
 #[test]

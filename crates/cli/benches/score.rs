@@ -15,9 +15,10 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, stream};
-use ort::{environment::Environment, session::Session, value::TensorRef};
+use ort::{session::Session, value::TensorRef};
 use polyreward_backbone::{
     Backbone, BackboneOptions, EmbedInput, TokenizedText, batch::least_cost_cuts, environment,
+    session_builder,
 };
 use polyreward_domain::{Overflow, Prompt, TextForm};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     let bare = Bare::open(&folder, &texts)?;
     let server = Server::start(&folder, &cache.join("models-sample"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let client = reqwest::Client::builder().pool_max_idle_per_host(CLIENTS).build()?;
+    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CLIENTS).build()?;
     let mut report = Report::default();
     // One round of each to warm up: pages, arenas, connections.
     bare.run()?;
@@ -154,8 +155,12 @@ impl Bare {
             start = end;
         }
         let environment = environment(None)?;
+        let model = std::fs::read(folder.join("model.onnx"))?;
         let sessions = (0..options.sessions)
-            .map(|_| Ok(Mutex::new(session(&environment, &folder.join("model.onnx"))?)))
+            .map(|_| {
+                let mut builder = session_builder(&environment, options.intra_threads)?;
+                Ok(Mutex::new(builder.commit_from_memory(&model)?))
+            })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self { backbone, inputs, batches, sessions })
     }
@@ -196,15 +201,6 @@ impl Bare {
         std::hint::black_box(tokenized);
         started.elapsed().as_secs_f64()
     }
-}
-
-/// One thread a session, as the server has it.
-fn session(environment: &Environment, model: &Path) -> ort::Result<Session> {
-    Session::builder(environment)?
-        .with_intra_threads(1)?
-        .with_inter_threads(1)?
-        .with_memory_pattern(false)?
-        .commit_from_file(model)
 }
 
 impl Batch {

@@ -85,7 +85,7 @@ pub struct Backbone {
     pub tokenizer_threads: usize,
     /// Padded tokens in a batch at most.
     pub max_batch_tokens: usize,
-    /// Texts waiting at most; more are refused with 503.
+    /// Texts waiting at most; more are refused with 503. At least two for each of `server.max_batch`.
     pub max_queued_texts: usize,
     /// Bytes of embeddings kept in memory at most.
     pub cache_bytes: u64,
@@ -240,6 +240,9 @@ fn check_environment() -> Result<(), UsageError> {
     Ok(())
 }
 
+/// Forms of one text that a head reads at most.
+const MAX_FORMS_OF_A_HEAD: usize = 2;
+
 fn check(config: &Config) -> Result<(), UsageError> {
     let positive = [
         ("server.max_body_bytes", config.server.max_body_bytes),
@@ -252,6 +255,20 @@ fn check(config: &Config) -> Result<(), UsageError> {
     ];
     if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
         return Err(UsageError(format!("configuration: {key} is at least 1")));
+    }
+    let Server { grace_seconds, drain_seconds, max_batch, .. } = config.server;
+    if grace_seconds > drain_seconds {
+        return Err(UsageError(format!(
+            "configuration: server.grace_seconds, {grace_seconds}, is a part of server.drain_seconds, {drain_seconds}"
+        )));
+    }
+    let needed = max_batch.saturating_mul(MAX_FORMS_OF_A_HEAD);
+    if config.backbone.max_queued_texts < needed {
+        return Err(UsageError(format!(
+            "configuration: backbone.max_queued_texts is at least {needed}, so that a request of \
+             server.max_batch texts, {max_batch}, can be taken at all: a head may read each in \
+             {MAX_FORMS_OF_A_HEAD} forms"
+        )));
     }
     config.train.check().map_err(|error| UsageError(format!("configuration: train.{error}")))
 }
@@ -324,6 +341,18 @@ mod tests {
         assert!(text.contains("server.max_batch"), "{text}");
         let text = load_text("[server]\nmax_batch = 0\n", &Overrides::default()).unwrap_err().to_string();
         assert!(text.contains("server.max_batch is at least 1"), "{text}");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused_by_name() {
+        let refused = |text| load_text(text, &Overrides::default()).unwrap_err().to_string();
+        let text = refused("[server]\ngrace_seconds = 31\n");
+        assert!(text.contains("server.grace_seconds, 31") && text.contains("drain_seconds, 30"), "{text}");
+        assert!(load_text("[server]\ngrace_seconds = 30\n", &Overrides::default()).is_ok());
+        let text = refused("[backbone]\nmax_queued_texts = 2047\n");
+        assert!(text.contains("backbone.max_queued_texts is at least 2048"), "{text}");
+        let small = "[server]\nmax_batch = 4\n[backbone]\nmax_queued_texts = 8\n";
+        assert!(load_text(small, &Overrides::default()).is_ok());
     }
 
     #[test]

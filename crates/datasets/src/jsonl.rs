@@ -2,12 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use flate2::read::MultiGzDecoder;
 use polyreward_domain::{
     Comparison, ComparisonError, ComparisonRecord, LabelConfidence, PersonId, Prompt, Split, Strength,
 };
@@ -16,60 +13,26 @@ use serde::{
     de::{Deserializer, IgnoredAny},
 };
 
-/// A longer line is refused before it fills the memory.
-const MAX_LINE_BYTES: u64 = 16 << 20;
+use crate::lines::{Lines, ReadError, open_lines};
 
-/// Why a file or a line of it cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be opened or read.
-    #[error("reading {path}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// One line is not a comparison.
-    #[error("{path}, line {line}: {detail}")]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong with it, without its text.
-        detail: String,
-    },
-}
-
-/// Opens a JSONL file; a gzipped one is told by its first bytes, not by its name.
+/// Opens a JSONL file, plain or gzipped.
 ///
 /// # Errors
 /// [`ReadError::Io`].
 pub fn open_jsonl(path: &Path) -> Result<JsonlReader, ReadError> {
-    let failed = |source| ReadError::Io { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
-    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-    let lines: Box<dyn BufRead + Send> =
-        if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
-    Ok(JsonlReader { path: path.to_owned(), lines, line: 0, unknown_fields: BTreeSet::new(), broken: false })
+    Ok(JsonlReader { lines: open_lines(path)?, unknown_fields: BTreeSet::new() })
 }
 
 /// The comparisons of a file, line by line; empty lines are passed over.
 pub struct JsonlReader {
-    path: PathBuf,
-    lines: Box<dyn BufRead + Send>,
-    line: u64,
+    lines: Lines,
     unknown_fields: BTreeSet<String>,
-    /// The file could not be read further: nothing follows.
-    broken: bool,
 }
 
 impl JsonlReader {
     /// Number of the line read last, from 1.
     pub fn line(&self) -> u64 {
-        self.line
+        self.lines.line()
     }
 
     /// Fields met so far that are not of the format; they are not read.
@@ -77,48 +40,8 @@ impl JsonlReader {
         &self.unknown_fields
     }
 
-    fn next_line(&mut self) -> Result<Option<String>, ReadError> {
-        loop {
-            let mut bytes = Vec::new();
-            let read = Read::take(&mut self.lines, MAX_LINE_BYTES + 1)
-                .read_until(b'\n', &mut bytes)
-                .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.line += 1;
-            if read as u64 > MAX_LINE_BYTES {
-                self.skip_rest_of_line()?;
-                return Err(self.refuse(format!("is longer than {MAX_LINE_BYTES} bytes")));
-            }
-            let line = String::from_utf8(bytes).map_err(|_| self.refuse("is not UTF-8".into()))?;
-            if !line.trim().is_empty() {
-                return Ok(Some(line));
-            }
-        }
-    }
-
-    fn skip_rest_of_line(&mut self) -> Result<(), ReadError> {
-        let failed = |source| ReadError::Io { path: self.path.clone(), source };
-        loop {
-            let buffer = self.lines.fill_buf().map_err(failed)?;
-            let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (end + 1, true),
-                None => (buffer.len(), buffer.is_empty()),
-            };
-            self.lines.consume(used);
-            if done {
-                return Ok(());
-            }
-        }
-    }
-
-    fn refuse(&self, detail: String) -> ReadError {
-        ReadError::Line { path: self.path.clone(), line: self.line, detail }
-    }
-
     fn parse(&mut self, line: &str) -> Result<ComparisonRecord, ReadError> {
-        let row: Row = serde_json::from_str(line).map_err(|error| self.refuse(describe(&error)))?;
+        let row: Row = serde_json::from_str(line).map_err(|error| self.lines.refuse(describe(&error)))?;
         self.unknown_fields.extend(row.unknown.into_keys());
         let record = ComparisonRecord {
             user_id: row.user_id,
@@ -139,7 +62,7 @@ impl JsonlReader {
         match record.comparison.check() {
             // A tie is an observation, though nothing can be learned from it; whoever reads on decides.
             Ok(()) | Err((_, ComparisonError::Identical)) => Ok(record),
-            Err((field, error)) => Err(self.refuse(format!("{field} {error}"))),
+            Err((field, error)) => Err(self.lines.refuse(format!("{field} {error}"))),
         }
     }
 }
@@ -148,17 +71,7 @@ impl Iterator for JsonlReader {
     type Item = Result<ComparisonRecord, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.broken {
-            return None;
-        }
-        match self.next_line() {
-            Ok(Some(line)) => Some(self.parse(&line)),
-            Ok(None) => None,
-            Err(error) => {
-                self.broken = matches!(error, ReadError::Io { .. });
-                Some(Err(error))
-            }
-        }
+        Some(self.lines.next()?.and_then(|line| self.parse(&line)))
     }
 }
 
@@ -238,6 +151,7 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
+    use crate::lines::MAX_LINE_BYTES;
 
     const GOOD: &str = r#"{"user_id": "town/ada", "attributes": {"country": "UK", "born": 1815}, "split": "train", "prompt": "p", "chosen": "a", "rejected": "b", "tags": ["t"], "colour": 7}"#;
 

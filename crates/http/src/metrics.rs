@@ -41,6 +41,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     describe();
     polyreward_service::metrics::describe();
+    polyreward_backbone::metrics::describe();
     Ok(handle)
 }
 

@@ -2,17 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use polyreward_backbone::BackboneInfo;
 use polyreward_domain::{ModelName, ModelRef, ModelSelector, ModelVersion};
-use polyreward_heads::{CardError, Head, ModelCard, WeightsError, read_head};
+use polyreward_heads::{
+    CardError, Head, HeadError, LoadedHead, ModelCard, Moments, TextEmbeddings, WeightsError, read_head,
+};
 use serde_json::Value;
 
 use crate::metrics;
@@ -71,6 +74,9 @@ pub enum RegistryError {
         /// What runs, name and hash.
         actual: String,
     },
+    /// The head does not give numbers for ordinary embeddings.
+    #[error("the head cannot answer")]
+    Probe(#[source] HeadError),
     /// `evaluation.json` is not JSON.
     #[error("evaluation.json is not JSON")]
     Evaluation(#[source] serde_json::Error),
@@ -218,9 +224,14 @@ impl ModelRegistry {
     pub fn reload(&self) -> Result<ReloadReport, RegistryError> {
         let _scanning = self.scanning.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = self.registered();
-        let mut next = Registered { chosen_default: self.read_default()?, ..Registered::default() };
+        let mut next = Registered { chosen_default: self.read_default(), ..Registered::default() };
         let Folders { models, unreadable } = self.folders()?;
-        next.failed.extend(unreadable);
+        for (name, error) in unreadable {
+            let known: Vec<_> =
+                before.models.values().filter(|model| model.reference.name.as_str() == name).collect();
+            next.failed.push(self.failure(name, &error, !known.is_empty()));
+            next.models.extend(known.into_iter().map(|model| (model.reference.clone(), Arc::clone(model))));
+        }
         for (name, version) in models {
             let known = before.models.values().find(|model| {
                 model.reference.name.as_str() == name && model.reference.version.as_str() == version
@@ -235,11 +246,7 @@ impl ModelRegistry {
                     next.models.insert(model.reference.clone(), model);
                 }
                 Err(error) => {
-                    let folder = format!("{name}/{version}");
-                    // The folder's own place is nobody's business who asks over HTTP.
-                    let detail = with_causes(&error).replace(&format!("{}/", self.folder.display()), "");
-                    tracing::error!(model.folder = %folder, error = %detail, "model {folder} could not be loaded");
-                    next.failed.push(FailedModel { folder, detail, still_serving: known.is_some() });
+                    next.failed.push(self.failure(format!("{name}/{version}"), &error, known.is_some()));
                     if let Some(known) = known {
                         next.models.insert(known.reference.clone(), Arc::clone(known));
                     }
@@ -260,6 +267,13 @@ impl ModelRegistry {
         Ok(report)
     }
 
+    fn failure(&self, folder: String, error: &RegistryError, still_serving: bool) -> FailedModel {
+        // The folder's own place is nobody's business who asks over HTTP.
+        let detail = with_causes(error).replace(&format!("{}/", self.folder.display()), "");
+        tracing::error!(model.folder = %folder, error = %detail, "model {folder} could not be loaded");
+        FailedModel { folder, detail, still_serving }
+    }
+
     /// Chooses who answers when no model is named; kept in the models folder.
     ///
     /// # Errors
@@ -275,42 +289,44 @@ impl ModelRegistry {
         Ok(reference)
     }
 
-    fn read_default(&self) -> Result<Option<ModelSelector>, RegistryError> {
-        let path = self.folder.join(DEFAULT_FILE);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let value: Value = serde_json::from_slice(&self.read(&path, MAX_JSON_BYTES)?).unwrap_or_default();
+    /// The default somebody chose; a file that does not say is passed over, as the models can answer without it.
+    fn read_default(&self) -> Option<ModelSelector> {
+        let bytes = match self.read(&self.folder.join(DEFAULT_FILE), MAX_JSON_BYTES) {
+            Ok(bytes) => bytes,
+            Err(RegistryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::error!(error = %with_causes(&error), "default.json in the models folder is passed over");
+                return None;
+            }
+        };
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let selector = value["model"].as_str().and_then(|text| text.parse().ok());
         if selector.is_none() {
             tracing::error!("default.json in the models folder does not name a model; it is passed over");
         }
-        Ok(selector)
+        selector
     }
 
     /// `(name, version)` of every folder two levels down whose names are a model's. One that cannot be listed
     /// must not hide the others.
     fn folders(&self) -> Result<Folders, RegistryError> {
-        let (mut folders, mut unreadable) = (Vec::new(), Vec::new());
+        let mut folders = Folders::default();
         for name in subfolders(&self.folder)? {
             if name.parse::<ModelName>().is_err() {
                 continue;
             }
             match subfolders(&self.folder.join(&name)) {
-                Ok(versions) => folders.extend(
+                Ok(versions) => folders.models.extend(
                     versions
                         .into_iter()
                         .filter(|version| version.parse::<ModelVersion>().is_ok())
                         .map(|version| (name.clone(), version)),
                 ),
-                Err(error) => {
-                    let detail = with_causes(&error).replace(&format!("{}/", self.folder.display()), "");
-                    unreadable.push(FailedModel { folder: name, detail, still_serving: false });
-                }
+                Err(error) => folders.unreadable.push((name, error)),
             }
         }
-        folders.sort();
-        Ok(Folders { models: folders, unreadable })
+        folders.models.sort();
+        Ok(folders)
     }
 
     fn load(&self, name: &str, version: &str) -> Result<Model, RegistryError> {
@@ -338,6 +354,7 @@ impl ModelRegistry {
                 actual: format!("embeddings of length {}", self.backbone.dim),
             });
         }
+        probe(&loaded).map_err(RegistryError::Probe)?;
         let evaluation = serde_json::from_slice(&self.read(&folder.join("evaluation.json"), MAX_JSON_BYTES)?)
             .map_err(RegistryError::Evaluation)?;
         let written = fs::metadata(&card_path)
@@ -365,30 +382,62 @@ impl ModelRegistry {
             // A pipe, say, would be waited for without end.
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "is not a plain file")));
         }
-        let bytes = metadata.len();
-        if bytes > limit {
-            return Err(RegistryError::TooLarge { path: path.to_owned(), bytes, limit });
+        let too_large = |bytes| RegistryError::TooLarge { path: path.to_owned(), bytes, limit };
+        if metadata.len() > limit {
+            return Err(too_large(metadata.len()));
         }
-        fs::read(&real).map_err(failed)
+        let mut bytes = Vec::new();
+        let file = fs::File::open(&real).map_err(failed)?;
+        let read = file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
+        if read > limit {
+            return Err(too_large(read)); // it has grown meanwhile
+        }
+        Ok(bytes)
     }
 }
 
+/// Asks a head about embeddings of zeros, ones and minus ones. Its weights are finite, which they can be and still
+/// give infinities for whatever is asked.
+fn probe(loaded: &LoadedHead) -> Result<(), HeadError> {
+    let head = loaded.head.as_ref();
+    let rows = Array2::from_shape_fn((3, head.embedding_dim()), |(row, _)| [0.0, 1.0, -1.0][row]);
+    let texts =
+        head.text_forms().iter().fold(TextEmbeddings::default(), |texts, form| texts.with(form, rows.view()));
+    let features = head.features(&texts)?;
+    let population = [head.population()];
+    let finite = |moments: &Moments| moments.mean.iter().chain(&moments.variance).all(|x| x.is_finite());
+    for features in [&features, &loaded.reference_features] {
+        if !finite(&head.rewards(&population, features.view())?) {
+            return Err(HeadError::NotFinite("a reward"));
+        }
+        let reversed = features.slice(s![..;-1, ..]);
+        if !finite(&head.margins(&population, features.view(), reversed)?) {
+            return Err(HeadError::NotFinite("a margin"));
+        }
+    }
+    Ok(())
+}
+
 /// What a models folder holds, before anything in it is read.
+#[derive(Debug, Default)]
 struct Folders {
     /// `(name, version)`, sorted.
     models: Vec<(String, String)>,
     /// Models whose versions cannot be listed.
-    unreadable: Vec<FailedModel>,
+    unreadable: Vec<(String, RegistryError)>,
 }
 
+/// The names of the folders in one. What cannot be looked at may be one: whoever looks into it is told why.
 fn subfolders(folder: &Path) -> Result<Vec<String>, RegistryError> {
     let failed = |source| RegistryError::Io { path: folder.to_owned(), source };
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if entry.path().is_dir()
-            && let Ok(name) = entry.file_name().into_string()
-        {
+        let may_be_folder = match fs::metadata(entry.path()) {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        if may_be_folder && let Ok(name) = entry.file_name().into_string() {
             names.push(name);
         }
     }
@@ -406,3 +455,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -4,16 +4,19 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    pin::pin,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, bail, ensure};
 use polyreward_domain::{ComparisonRecord, Split, UserId};
 use polyreward_heads::evaluation::{Bootstrap, PersonPredictions, correctness, summarize};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{dataset, progress::Progress, table};
+use crate::{commands::stop_signal, dataset, progress::Progress, table};
 
 /// Start a server and play held-out people against it
 #[derive(Debug, clap::Args)]
@@ -36,6 +39,8 @@ pub struct Arguments {
 const EVERYBODY: &str = "everybody";
 /// Comparisons shown word for word.
 const SHOWN: usize = 3;
+/// Pairs in one request at most; any server takes as many.
+const PAIRS_AT_ONCE: usize = 128;
 /// Numbers of examples that the held-out people have shown the server; nobody's is the population's reward.
 const SHOTS: [usize; 6] = [0, 1, 2, 4, 8, 16];
 
@@ -45,33 +50,44 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let people = Player::of(&dataset.records)?;
     ensure!(!people.is_empty(), "{} has no records of the split query", arguments.data.display());
     let examples = tempfile::Builder::new().suffix(".jsonl").tempfile().context("a file of examples")?;
-    write_examples(examples.path(), &people)?;
-    let mut server = Server::start(arguments, examples.path())?;
-    println!("server      {}", server.url);
+    let has_examples = write_examples(examples.path(), &people)? > 0;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = reqwest::Client::new();
-    let models = runtime.block_on(models(&client, &server.url))?;
+    runtime.block_on(async {
+        let mut stop = pin!(stop_signal()?);
+        let mut server = Server::start(arguments, has_examples.then_some(examples.path()))?;
+        tokio::select! {
+            presented = present(&mut server, &people) => presented?,
+            () = &mut stop => return server.stop(),
+        }
+        if !arguments.once {
+            println!("Serving until Ctrl-C.");
+            stop.await;
+        }
+        // Ctrl-C reaches the server as well; to be asked twice does no harm.
+        server.stop()
+    })
+}
+
+/// The whole performance, once the server listens.
+async fn present(server: &mut Server, people: &[Player<'_>]) -> anyhow::Result<()> {
+    let url = server.url().await?;
+    println!("server      {url}");
+    let client = reqwest::Client::builder().no_proxy().build()?; // the server is on loopback
+    let models = models(&client, &url).await?;
     println!("models      {}", models.join(", "));
     println!("The people of this demo are simulated; the texts were written for it.\n");
     let mut measured = Vec::new();
     for model in &models {
-        let answers = runtime.block_on(play(&client, &server.url, model, &people))?;
-        measured.push((model.clone(), answers));
+        measured.push((model.clone(), play(&client, &url, model, people).await?));
     }
-    show(&people, &measured);
+    show(people, &measured);
     println!(
         "Accuracy on people the models never saw, on prompts they never saw, before and after so many examples \
          (95 % intervals over people)\n"
     );
-    println!("{}", by_group(&people, &measured));
-    println!("API         {}/docs", server.url);
-    if arguments.once {
-        return server.stop();
-    }
-    println!("Serving until Ctrl-C.");
-    // Ctrl-C reaches the server as well, which then drains; its end is the demo's.
-    runtime.block_on(async { tokio::signal::ctrl_c().await })?;
-    server.wait()
+    println!("{}", by_group(people, &measured));
+    println!("API         {url}/docs");
+    Ok(())
 }
 
 /// A held-out person: what they show the server, and what they then ask it.
@@ -115,8 +131,9 @@ fn user_after(user_id: &str, examples: usize) -> String {
     format!("{user_id}~{examples}")
 }
 
-/// Each person as one user per number of examples, with the first so many of them.
-fn write_examples(path: &Path, people: &[Player<'_>]) -> anyhow::Result<()> {
+/// Each person as one user per number of examples, with the first so many of them; how many lines that made.
+fn write_examples(path: &Path, people: &[Player<'_>]) -> anyhow::Result<usize> {
+    let mut lines = 0;
     let mut file = BufWriter::new(File::create(path)?);
     for person in people {
         for shots in SHOTS {
@@ -125,50 +142,63 @@ fn write_examples(path: &Path, people: &[Player<'_>]) -> anyhow::Result<()> {
                 line["user_id"] = user_after(person.user_id, shots).into();
                 line["attributes"] = json!(record.attributes);
                 writeln!(file, "{line}")?;
+                lines += 1;
             }
         }
     }
-    file.flush().context("writing the examples")
+    file.flush().context("writing the examples")?;
+    Ok(lines)
 }
 
 /// The server as a process of its own.
 struct Server {
     child: Child,
-    url: String,
 }
 
 impl Server {
-    fn start(arguments: &Arguments, examples: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    /// Starts it, knowing the people of a file of examples, if there is one.
+    fn start(arguments: &Arguments, examples: Option<&Path>) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .args(["serve", "--bind", "127.0.0.1:0", "--backbone"])
             .arg(&arguments.backbone)
             .arg("--models")
             .arg(&arguments.models)
-            .arg("--users")
-            .arg(examples)
             .env("POLYREWARD_SERVER__GRACE_SECONDS", "0")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting the server")?;
-        let stdout = child.stdout.take().context("the server's output is piped")?;
-        let mut server = Self { child, url: String::new() };
-        for line in BufReader::new(stdout).lines() {
-            if let Some((_, url)) = line?.split_once("listening on ") {
-                url.trim().clone_into(&mut server.url);
-                return Ok(server);
-            }
+            .stdout(Stdio::piped());
+        if let Some(examples) = examples {
+            command.arg("--users").arg(examples);
         }
-        server.wait()?;
+        Ok(Self { child: command.spawn().context("starting the server")? })
+    }
+
+    /// Where it listens, as soon as it does.
+    async fn url(&mut self) -> anyhow::Result<String> {
+        let stdout = self.child.stdout.take().context("the server's output is piped")?;
+        let first_url = || -> std::io::Result<Option<String>> {
+            for line in BufReader::new(stdout).lines() {
+                if let Some((_, url)) = line?.split_once("listening on ") {
+                    return Ok(Some(url.trim().to_owned()));
+                }
+            }
+            Ok(None)
+        };
+        // Not a wait of this thread's, which must hear of a signal.
+        if let Some(url) = tokio::task::spawn_blocking(first_url).await?? {
+            return Ok(url);
+        }
+        self.wait()?;
         bail!("the server ended before it listened")
     }
 
     /// Asks the server to end, and waits until it has.
     fn stop(&mut self) -> anyhow::Result<()> {
-        // The standard library can only kill; the system's own command sends SIGTERM.
-        let sent = Command::new("kill").arg(self.child.id().to_string()).status().context("running kill")?;
-        ensure!(sent.success(), "the server could not be asked to end");
-        self.wait()
+        kill_process(Pid::from_child(&self.child), Signal::TERM).context("asking the server to end")?;
+        let status = self.child.wait()?;
+        // One that has only just started does not handle signals yet, and ends by them.
+        ensure!(status.success() || status.signal().is_some(), "the server ended with {status}");
+        Ok(())
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {
@@ -213,30 +243,31 @@ async fn play(
     let mut progress = Progress::start(model, people.len());
     let mut answers = Vec::with_capacity(people.len());
     for person in people {
-        let pairs: Vec<Value> = person
-            .queries
-            .iter()
-            .map(|record| {
-                let comparison = &record.comparison;
-                json!({
-                    "prompt": comparison.prompt,
-                    "response_a": comparison.chosen,
-                    "response_b": comparison.rejected,
-                })
-            })
-            .collect();
         let user_ids: Vec<String> = SHOTS.iter().map(|shots| user_after(person.user_id, *shots)).collect();
-        let body = json!({"model": model, "user_ids": user_ids, "pairs": pairs});
-        let reply = client.post(format!("{url}/score")).json(&body).send().await?;
-        let status = reply.status();
-        let reply: Value = reply.json().await?;
-        ensure!(status.is_success(), "POST /score answered {status}: {reply}");
-        let results = reply["results"].as_array().context("POST /score has no results")?;
-        answers.push(results.iter().map(AnswerOfShots::of).collect::<anyhow::Result<_>>()?);
+        let mut of_person = Vec::with_capacity(person.queries.len());
+        for queries in person.queries.chunks(PAIRS_AT_ONCE) {
+            let pairs: Vec<Value> = queries.iter().map(|record| pair(record)).collect();
+            let body = json!({"model": model, "user_ids": user_ids, "pairs": pairs});
+            let reply = client.post(format!("{url}/score")).json(&body).send().await?;
+            let status = reply.status();
+            let reply: Value = reply.json().await?;
+            ensure!(status.is_success(), "POST /score answered {status}: {reply}");
+            let results = reply["results"].as_array().context("POST /score has no results")?;
+            for result in results {
+                of_person.push(AnswerOfShots::of(result)?);
+            }
+        }
+        answers.push(of_person);
         progress.set(answers.len(), people.len(), "people");
     }
     progress.finish(&format!("{} held-out people asked", answers.len()));
     Ok(answers)
+}
+
+/// A comparison as `POST /score` takes it.
+fn pair(record: &ComparisonRecord) -> Value {
+    let comparison = &record.comparison;
+    json!({"prompt": comparison.prompt, "response_a": comparison.chosen, "response_b": comparison.rejected})
 }
 
 impl AnswerOfShots {

@@ -1,8 +1,6 @@
 //! `polyreward embed`: texts in, a Parquet file of embeddings out.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +16,7 @@ use parquet::{
     file::properties::WriterProperties,
 };
 use polyreward_backbone::{Backbone, EmbedInput};
-use polyreward_datasets::describe;
+use polyreward_datasets::{Lines, describe, open_lines};
 use polyreward_domain::{Overflow, Prompt, TextForm, check_text};
 use serde::Deserialize;
 
@@ -31,7 +29,7 @@ use crate::{
 /// Embed texts in bulk
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// JSONL file; a line has `response`, or `prompt`, or both, and an optional `id`
+    /// JSONL file, plain or gzipped; a line has `response`, or `prompt`, or both, and an optional `id`
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
     /// Parquet file to write: `id`, `embedding` (float32), `tokens`, `truncated`, in the order of the lines
@@ -61,8 +59,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let overrides =
         Overrides { backbone: PathOverride { path: arguments.backbone.clone() }, ..Overrides::default() };
     let config = config::load(arguments.config.as_deref(), &overrides)?;
-    let opened =
-        File::open(&arguments.input).with_context(|| format!("reading {}", arguments.input.display()))?;
+    let mut lines = open_lines(&arguments.input)?;
     let backbone = open_backbone(&config)?;
     let folder = arguments.out.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staging = tempfile::NamedTempFile::new_in(folder)
@@ -73,17 +70,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut writer =
         ArrowWriter::try_new(staging.as_file().try_clone()?, Arc::clone(&schema), Some(properties))?;
     let mut progress = Progress::start("embedding", 0);
-    let mut lines = BufReader::new(opened)
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
     let mut rows = 0;
     loop {
-        let part = lines
-            .by_ref()
-            .take(ROWS_AT_ONCE)
-            .map(|(at, line)| parse(&arguments.input, at + 1, line?.as_str()))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let part = read_part(&mut lines, &arguments.input)?;
         if part.is_empty() {
             break;
         }
@@ -98,6 +87,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The next lines, parsed.
+fn read_part(lines: &mut Lines, file: &Path) -> anyhow::Result<Vec<Parsed>> {
+    let mut part = Vec::new();
+    while part.len() < ROWS_AT_ONCE
+        && let Some(line) = lines.next()
+    {
+        part.push(parse(file, lines, &line?)?);
+    }
+    Ok(part)
+}
+
 fn schema(dim: usize) -> Arc<Schema> {
     let element = Arc::new(Field::new_list_field(DataType::Float32, false));
     let dim = i32::try_from(dim).expect("an embedding is shorter than 2^31");
@@ -109,7 +109,11 @@ fn schema(dim: usize) -> Arc<Schema> {
     ]))
 }
 
-fn parse(file: &Path, number: usize, text: &str) -> anyhow::Result<(usize, Option<String>, EmbedInput)> {
+/// A line with its number and its id.
+type Parsed = (u64, Option<String>, EmbedInput);
+
+fn parse(file: &Path, lines: &Lines, text: &str) -> anyhow::Result<Parsed> {
+    let number = lines.line();
     let place = || format!("{}, line {number}", file.display());
     let line: Line =
         serde_json::from_str(text).map_err(|error| anyhow!(describe(&error))).with_context(place)?;
@@ -136,7 +140,7 @@ fn parse(file: &Path, number: usize, text: &str) -> anyhow::Result<(usize, Optio
 fn embed(
     backbone: &Backbone,
     schema: &Arc<Schema>,
-    part: Vec<(usize, Option<String>, EmbedInput)>,
+    part: Vec<Parsed>,
     file: &Path,
 ) -> anyhow::Result<RecordBatch> {
     let mut numbers = Vec::with_capacity(part.len());

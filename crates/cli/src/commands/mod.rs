@@ -10,6 +10,7 @@ pub mod train;
 
 use anyhow::Context;
 use polyreward_backbone::Backbone;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 
@@ -24,4 +25,16 @@ fn open_backbone(config: &Config) -> anyhow::Result<Backbone> {
     }
     Backbone::open(path, &config.backbone.options())
         .with_context(|| format!("the backbone {}", path.display()))
+}
+
+/// Done on the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+        }
+    })
 }

@@ -4,21 +4,19 @@ use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use polyreward_http::{AppState, Drained, Limits, ServeOptions, install_metrics};
+use polyreward_http::{AppState, Drained, Limits, PrometheusHandle, ServeOptions, install_metrics};
 use polyreward_service::{ModelRegistry, People};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::open_backbone,
+    commands::{open_backbone, stop_signal},
     config::{self, Config, Overrides, PathOverride, ServerOverrides, UsageError},
     dataset,
 };
@@ -69,54 +67,65 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     start_logging()?;
     let metrics = install_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        // The port before the models: a busy one should not cost a start-up.
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        let stop = stop_signal()?;
-        let people = Arc::new(read_people(config.users.path.as_deref())?);
-        let backbone = open_backbone(&config)?;
-        let registry = Arc::new(
-            ModelRegistry::open(&config.models.path, backbone.info().clone())
-                .with_context(|| format!("the models folder {}", config.models.path.display()))?,
-        );
-        if registry.registered().models().next().is_none() {
-            tracing::warn!("no model is loaded; /ready says so until POST /models/reload finds one");
+    let remaining = runtime.block_on(serve(&config, address, metrics))?;
+    // Work on blocking threads cannot be cut off; the process does not wait for it beyond the drain.
+    runtime.shutdown_timeout(remaining);
+    Ok(())
+}
+
+/// Serves until it is told to stop; what then remains of the drain.
+async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) -> anyhow::Result<Duration> {
+    // The port before the models: a busy one should not cost a start-up.
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let mut stop = pin!(stop_signal()?);
+    let people = Arc::new(read_people(config.users.path.as_deref())?);
+    let backbone = open_backbone(config)?;
+    let registry = Arc::new(
+        ModelRegistry::open(&config.models.path, backbone.info().clone())
+            .with_context(|| format!("the models folder {}", config.models.path.display()))?,
+    );
+    if registry.registered().models().next().is_none() {
+        tracing::warn!("no model is loaded; /ready says so until POST /models/reload finds one");
+    }
+    // Now rather than in somebody's request; models found by a reload later derive theirs when first asked.
+    if !people.is_empty() {
+        tracing::info!(people = people.len(), "learning from the examples of {} people", people.len());
+    }
+    let registered = registry.registered();
+    tokio::select! {
+        prepared = people.prepare(&registered, &backbone) => {
+            prepared.context("learning from the people's examples")?;
         }
-        // Now rather than in somebody's request; models found by a reload later derive theirs when first asked.
-        people
-            .prepare(&registry.registered(), &backbone)
-            .await
-            .context("learning from the people's examples")?;
-        if !people.is_empty() {
-            tracing::info!(people = people.len(), "learned from the people's examples");
+        () = &mut stop => {
+            tracing::info!("told to stop before the server listened");
+            backbone.shutdown();
+            return Ok(Duration::ZERO); // nobody waits for an answer
         }
-        let limits = Limits {
-            max_batch: config.server.max_batch,
-            max_body_bytes: config.server.max_body_bytes,
-            max_in_flight: config.server.max_in_flight,
-            ..Limits::default()
-        };
-        let options = ServeOptions {
-            grace: Duration::from_secs(config.server.grace_seconds),
-            drain: Duration::from_secs(
-                config.server.drain_seconds.saturating_sub(config.server.grace_seconds),
-            ),
-            ..ServeOptions::default()
-        };
-        let state = AppState::new(registry, backbone.clone(), people, limits, metrics);
-        announce(&listener)?;
-        let drained = polyreward_http::serve(listener, state, options, stop).await;
-        backbone.shutdown();
-        match drained {
-            Drained::Clean => Ok(()),
-            Drained::CutOff { connections } => {
-                // Their time was up; that is an ordinary end of a server.
-                tracing::warn!(connections, "{connections} connections were cut off at the end of the drain");
-                Ok(())
-            }
-        }
-    })
+    }
+    drop(registered);
+    let limits = Limits {
+        max_batch: config.server.max_batch,
+        max_body_bytes: config.server.max_body_bytes,
+        max_in_flight: config.server.max_in_flight,
+        ..Limits::default()
+    };
+    let grace = Duration::from_secs(config.server.grace_seconds);
+    let drain = Duration::from_secs(config.server.drain_seconds);
+    let options = ServeOptions { grace, drain: drain.saturating_sub(grace), ..ServeOptions::default() };
+    let state = AppState::new(registry, backbone.clone(), people, limits, metrics);
+    announce(&listener)?;
+    let stopped_at = OnceLock::new();
+    let stop = async {
+        stop.await;
+        stopped_at.get_or_init(Instant::now);
+    };
+    let drained = polyreward_http::serve(listener, state, options, stop).await;
+    backbone.shutdown();
+    if let Drained::CutOff { connections } = drained {
+        // Their time was up; that is an ordinary end of a server.
+        tracing::warn!(connections, "{connections} connections were cut off at the end of the drain");
+    }
+    Ok(drain.saturating_sub(stopped_at.get().map_or(drain, Instant::elapsed)))
 }
 
 /// Everybody in the file, or nobody.
@@ -148,18 +157,6 @@ fn announce(listener: &TcpListener) -> anyhow::Result<()> {
     writeln!(out, "polyreward {} listening on http://{}", env!("CARGO_PKG_VERSION"), listener.local_addr()?)?;
     out.flush()?;
     Ok(())
-}
-
-/// Done on the first SIGTERM or SIGINT.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
-    })
 }
 
 fn start_logging() -> anyhow::Result<()> {

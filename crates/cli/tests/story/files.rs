@@ -75,6 +75,14 @@ fn texts_become_a_parquet_file_in_their_order() {
     place.write("texts.jsonl", "{\"response\": \"tea\"}\n{\"answer\": \"tea\"}\n");
     let bad = place.run(&["embed", "--in", "texts.jsonl", "--out", "bad.parquet"]);
     assert!(!bad.status.success() && stderr(&bad).contains("line 2"), "{}", stderr(&bad));
+    // A line without end does not fill the memory.
+    place.write("texts.jsonl", &format!("{{\"response\": \"tea\"}}\n{}", "x".repeat((16 << 20) + 1)));
+    let bad = place.run(&["embed", "--in", "texts.jsonl", "--out", "bad.parquet"]);
+    let message = stderr(&bad);
+    assert!(
+        !bad.status.success() && message.contains("line 2") && message.contains("longer than"),
+        "{message}"
+    );
     assert!(!place.path("bad.parquet").exists(), "a failed run leaves a file");
 }
 

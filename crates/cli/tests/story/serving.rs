@@ -1,11 +1,16 @@
 //! A server, its clients, and the models folder behind it.
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::Stdio,
+};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Place, answers};
+use crate::support::{Place, answers, backbone, people, stderr, stdout, tell_to_stop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_clients_of_one_text_and_one_client_of_many_texts_get_the_same_rewards() {
@@ -88,23 +93,112 @@ async fn a_model_of_another_backbone_is_reported_not_served() {
     assert_eq!(server.get("/ready").await.0, 503);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_answered_by_a_server_that_is_told_to_stop() {
+    let place = Place::trained();
+    let mut server = place.serve_with(&[("POLYREWARD_SERVER__GRACE_SECONDS", "0")]);
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let body = json!({"items": [{"prompt": "A drink?", "responses": ["tea"]}]}).to_string();
+    let length = body.len();
+    let head = format!(
+        "POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    let mut client = TcpStream::connect(&address).unwrap();
+    client.write_all(format!("{head}{}", &body[..10]).as_bytes()).unwrap();
+    while !server.get_text("/metrics").await.contains("polyreward_http_in_flight 1") {
+        tokio::task::yield_now().await;
+    }
+    server.tell_to_stop();
+    while TcpStream::connect(&address).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    client.write_all(&body.as_bytes()[10..]).unwrap();
+    let mut reply = String::new();
+    client.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("\"rewards\""), "{reply}");
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// So many comparisons, of few people, that to learn from them takes far longer than to stop.
+fn crowd(comparisons: usize) -> String {
+    let line = |n: usize| {
+        let (user_id, chosen, rejected) =
+            (format!("person-{}", n / 4000), format!("tea {n}"), format!("coffee {n}"));
+        json!({"user_id": user_id, "prompt": "A drink?", "chosen": chosen, "rejected": rejected}).to_string()
+            + "\n"
+    };
+    (0..comparisons).map(line).collect()
+}
+
+#[test]
+fn a_server_that_still_learns_from_its_people_stops_when_it_is_told_to() {
+    let place = Place::new();
+    place.write("people.jsonl", &people(8));
+    let trained = place.run(&["train", "--data", "people.jsonl", "--heads", "lore", "--out", "models"]);
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    place.write("crowd.jsonl", &crowd(100_000));
+    let arguments = ["serve", "--bind", "127.0.0.1:0", "--models", "models", "--users", "crowd.jsonl"];
+    let mut server = place.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("learning from the examples of 25 people")));
+    tell_to_stop(&server);
+    let rest: Vec<String> = log.collect();
+    assert_eq!(server.wait().unwrap().code(), Some(0), "{rest:?}");
+    let mut out = String::new();
+    server.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(out, "", "it listened before it was told to stop");
+}
+
+/// The arguments of a demo with the models and the data of a place.
+fn demo(place: &Place, more: &[&str]) -> std::process::Command {
+    let mut command = place.command(&["demo", "--data", "people.jsonl", "--models", "models", "--backbone"]);
+    // A proxy of the environment is not for loopback, and this one would not answer.
+    command.arg(backbone()).args(more).env("http_proxy", "http://127.0.0.1:1");
+    command
+}
+
 #[test]
 fn the_demo_plays_held_out_people_and_ends() {
     let place = Place::trained();
-    let backbone = crate::support::backbone();
-    let output = place.run(&[
-        "demo",
-        "--once",
-        "--data",
-        "people.jsonl",
-        "--models",
-        "models",
-        "--backbone",
-        backbone.to_str().unwrap(),
-    ]);
-    let text = crate::support::stdout(&output);
-    assert!(output.status.success(), "{}", crate::support::stderr(&output));
+    let output = demo(&place, &["--once"]).output().unwrap();
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
     for part in ["http://127.0.0.1:", "simulated", "everybody", "P(first preferred)"] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn the_demo_plays_people_without_examples_and_with_more_queries_than_one_request_takes() {
+    let place = Place::trained();
+    let data = people(24);
+    let lines: Vec<&str> = data.lines().filter(|line| !line.contains(r#""split":"context""#)).collect();
+    let of_one: Vec<&str> = lines.iter().copied().filter(|line| line.contains("person-23\"")).collect();
+    assert!(!of_one.is_empty());
+    // 513 pairs are 1026 texts, two more than a request may have.
+    let many: Vec<&str> = lines.iter().copied().chain(of_one.iter().copied().cycle().take(513)).collect();
+    place.write("people.jsonl", &many.join("\n"));
+    let output = demo(&place, &["--once"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("everybody"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_demo_that_is_told_to_stop_stops_its_server_too() {
+    let place = Place::trained();
+    for last_line in ["server      ", "Serving until"] {
+        let mut demo = demo(&place, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut url = None;
+        for line in lines.by_ref() {
+            url = url.or_else(|| Some(line.strip_prefix("server      http://")?.to_owned()));
+            if line.starts_with(last_line) {
+                break;
+            }
+        }
+        tell_to_stop(&demo);
+        for _rest in lines {} // a full pipe would hold it up
+        assert_eq!(demo.wait().unwrap().code(), Some(0), "after {last_line:?}");
+        assert!(TcpStream::connect(url.unwrap()).is_err(), "the server still listens");
     }
 }

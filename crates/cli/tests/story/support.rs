@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -96,6 +97,16 @@ pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// Sends SIGTERM to a process that runs.
+pub fn tell_to_stop(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+}
+
+/// For loopback, whatever proxy the environment names.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
@@ -105,20 +116,33 @@ pub struct Server {
 impl Server {
     /// Sends SIGTERM and gives the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(sent.success());
+        self.tell_to_stop();
+        self.wait()
+    }
+
+    /// Sends SIGTERM.
+    pub fn tell_to_stop(&self) {
+        tell_to_stop(&self.child);
+    }
+
+    /// Waits for the end and gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        let reply = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        let reply = client().get(format!("{}{path}", self.url)).send().await.unwrap();
         let status = reply.status().as_u16();
         (status, reply.json().await.unwrap())
     }
 
+    pub async fn get_text(&self, path: &str) -> String {
+        let reply = client().get(format!("{}{path}", self.url)).send().await.unwrap();
+        reply.text().await.unwrap()
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let client = reqwest::Client::new();
-        let reply = client.post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
+        let reply = client().post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
         let status = reply.status().as_u16();
         (status, reply.json().await.unwrap())
     }

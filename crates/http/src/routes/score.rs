@@ -22,7 +22,7 @@ use crate::{
 /// exactly. Whose reward it is, `user_id`, `user_ids` or `audience` says; without them it is the population's. A field
 /// that is null counts as absent.
 #[utoipa::path(post, path = "/score", tag = "scoring", operation_id = "score", request_body = ScoreRequest, params(
-    ("x-request-timeout-ms" = Option<u64>, Header, description = "Lowers the deadline of 100 s", minimum = 1, maximum = 100_000),
+    ("x-request-timeout-ms" = Option<u64>, Header, description = "Lowers the deadline of 100 s; more counts as 100 s", minimum = 1),
     ("grpc-timeout" = Option<String>, Header, description = "The same as gRPC writes it, for example `5S`"),
 ), responses(
     (status = 200, description = "A result for each pair or item", body = ScoreReply, headers(

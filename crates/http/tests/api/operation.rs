@@ -98,6 +98,21 @@ async fn the_documentation_is_a_page_that_loads_nothing_from_elsewhere() {
 }
 
 #[tokio::test]
+async fn every_metric_is_described() {
+    let server = Server::new();
+    server.score(&json!({"items": [{"prompt": "", "responses": ["a metric"]}]})).await.ok();
+    let text = server.get("/metrics").await.text();
+    let described = |line: &str| {
+        let name = line.strip_prefix("# TYPE ")?.split(' ').next()?;
+        Some((name.to_owned(), text.contains(&format!("# HELP {name} "))))
+    };
+    let names: Vec<_> = text.lines().filter_map(described).collect();
+    assert!(names.iter().any(|(name, _)| name == "polyreward_embedding_queue_seconds"), "{text}");
+    let bare: Vec<_> = names.iter().filter(|(_, described)| !described).collect();
+    assert!(bare.is_empty(), "{bare:?}");
+}
+
+#[tokio::test]
 async fn metrics_count_requests_and_know_nobody() {
     let server = Server::new();
     let body = json!({"user_id": "somebody-in-particular", "pairs": [

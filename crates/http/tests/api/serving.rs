@@ -68,10 +68,25 @@ async fn ask_until(address: SocketAddr, path: &str, wanted: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopping_server_says_so_first_and_loses_no_request() {
-    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() });
-    let options = ServeOptions { grace: Duration::from_millis(500), ..ServeOptions::default() };
+async fn a_stopping_server_says_so_before_it_closes() {
+    let server = Server::new();
+    // No end of the grace is waited for.
+    let options = ServeOptions { grace: Duration::from_hours(1), ..ServeOptions::default() };
     let running = start(&server, options).await;
+    ask_until(running.address, "/ready", "HTTP/1.1 200").await;
+    drop(running.stop);
+    let ready = ask_until(running.address, "/ready", "HTTP/1.1 503").await;
+    assert!(ready.contains("/problems/draining"), "{ready}");
+    let (head, body) = post(&json!({"items": [{"prompt": "", "responses": ["A trout."]}]}));
+    let reply = finish(connect(running.address), &format!("{head}{body}")).await;
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    running.serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_loses_no_request() {
+    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() });
+    let running = start(&server, ServeOptions::default()).await;
     let (head, body) = post(&json!({"items": [{"prompt": "Name a fish.", "responses": ["A trout."]}]}));
     let mut busy = connect(running.address);
     busy.write_all(head.as_bytes()).unwrap();
@@ -79,9 +94,6 @@ async fn a_stopping_server_says_so_first_and_loses_no_request() {
     // The one place is taken: the request is in flight.
     ask_until(running.address, "/info", "HTTP/1.1 503").await;
     drop(running.stop);
-    // In the grace: still reachable, no longer ready.
-    let ready = ask_until(running.address, "/ready", "HTTP/1.1 503").await;
-    assert!(ready.contains("/problems/draining"), "{ready}");
     while TcpStream::connect(running.address).is_ok() {
         tokio::task::yield_now().await;
     }

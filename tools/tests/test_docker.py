@@ -1,0 +1,24 @@
+"""What docker/ repeats of the rest of the repository."""
+
+import re
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Docker(unittest.TestCase):
+    def test_the_image_builds_with_its_own_toolchain_which_is_the_repositorys(self):
+        toolchain = (ROOT / "rust-toolchain.toml").read_text(encoding="utf-8")
+        channel = re.search(r'^channel = "([0-9.]+)"$', toolchain, re.MULTILINE).group(1)
+        dockerfile = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+        self.assertIn(f"FROM rust:{channel}-", dockerfile)
+        self.assertIn(f"ENV RUSTUP_TOOLCHAIN={channel}\n", dockerfile)
+
+    def test_the_server_does_not_wait_for_a_database_that_it_does_not_use(self):
+        compose = (ROOT / "docker/compose.yaml").read_text(encoding="utf-8")
+        self.assertNotIn("depends_on", compose)
+
+
+if __name__ == "__main__":
+    unittest.main()

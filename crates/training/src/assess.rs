@@ -205,9 +205,9 @@ impl Outcome {
 
 /// What one person may weigh in a loss, in ordinary comparisons: nobody's many answers decide for all.
 const LARGEST_PERSON: f64 = 64.0;
-/// The part of a loss that is of texts nobody was trained on, where there are such: what is served is new people's new texts,
-/// and the little that is known of those should not drown in the rest.
-const FRESH_SHARE: f64 = 0.5;
+/// The part of a loss that is of texts nobody was trained on, where there are such: those that are served are often new, and
+/// the little that is known of new ones should not drown in the rest.
+const FRESH_SHARE: f64 = 0.25;
 
 /// How often each outcome of a shot counts, by person: so that a person weighs no more than [`LARGEST_PERSON`], new texts
 /// make up [`FRESH_SHARE`] of the whole, and `shots` shots together weigh what one does, being of the same queries.

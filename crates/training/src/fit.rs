@@ -116,7 +116,7 @@ impl<'a> Fitting<'a> {
             "comparisons_of_one_person_in_a_step": self.crowd.cap,
             "checks": best.tried,
             "epoch": best.epoch,
-            "chosen_by": "log loss on held-out people after 0, 1, 4, 8 and 16 of their comparisons, half of it on held-out texts",
+            "chosen_by": "log loss on held-out people after 0, 1, 4, 8 and 16 of their comparisons, a quarter of it on held-out texts",
         });
         let head = if family == HeadFamily::Bt { self.with_posterior(&best)? } else { best.head };
         if head.is_personal() {

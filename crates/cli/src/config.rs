@@ -47,6 +47,10 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// (prompt, response) texts in one request at most.
     pub max_batch: usize,
+    /// People in the `user_ids` of one request at most.
+    pub max_users: usize,
+    /// Rewards of one request for several people at most: responses by people, more on the `win_rate` scale.
+    pub max_rewards: usize,
     /// Requests answered at once at most; more are refused with 503.
     pub max_in_flight: usize,
     /// Seconds after SIGTERM in which the listener stays open though `/ready` says 503, for balancers to notice.
@@ -62,6 +66,8 @@ impl Default for Server {
             insecure_no_auth: false,
             max_body_bytes: 16 << 20,
             max_batch: 1024,
+            max_users: 16_384,
+            max_rewards: 1 << 20,
             max_in_flight: 1024,
             grace_seconds: 1,
             drain_seconds: 30,
@@ -244,6 +250,8 @@ fn check(config: &Config) -> Result<(), UsageError> {
     let positive = [
         ("server.max_body_bytes", config.server.max_body_bytes),
         ("server.max_batch", config.server.max_batch),
+        ("server.max_users", config.server.max_users),
+        ("server.max_rewards", config.server.max_rewards),
         ("server.max_in_flight", config.server.max_in_flight),
         ("backbone.intra_threads", config.backbone.intra_threads),
         ("backbone.tokenizer_threads", config.backbone.tokenizer_threads),

@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
+use polyreward_service::ScoreLimits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -31,6 +32,9 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// The same under overload, which is refused within 50 ms.
 const OVERLOADED_DISCARD_TIME: Duration = Duration::from_millis(30);
 
+/// People in the `user_ids` of one request, unless it is configured.
+pub(crate) const DEFAULT_MAX_USERS: usize = 16_384;
+
 /// What requests may take; published by `GET /info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -38,6 +42,10 @@ pub struct Limits {
     pub max_batch: usize,
     /// People in the `user_ids` of one request.
     pub max_users: usize,
+    /// Rewards of one request for several people: responses by people, more on the `win_rate` scale.
+    pub max_rewards: usize,
+    /// Numbers of all requests to score that are computed at once: people by responses and by the length of a state.
+    pub max_pending_cells: usize,
     /// Bytes of one body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies that are held at once; at least one body of the largest size fits.
@@ -52,7 +60,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_batch: 1024,
-            max_users: 16_384,
+            max_users: DEFAULT_MAX_USERS,
+            max_rewards: ScoreLimits::default().max_rewards,
+            max_pending_cells: ScoreLimits::default().max_pending_cells,
             max_body_bytes: 16 << 20,
             max_pending_body_bytes: 256 << 20,
             max_in_flight: 1024,

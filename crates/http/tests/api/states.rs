@@ -120,7 +120,7 @@ async fn a_new_version_of_a_model_derives_again_without_the_backbone() {
     let misses = || server.backbone.cache_stats().misses;
     let at_first = misses();
     let before = server.score(&of("ada")).await;
-    assert_eq!(misses() - at_first, 4 + 6, "the request's texts and both sides of three examples");
+    assert_eq!(misses() - at_first, 4 + 4, "the request's texts, and those of the examples");
 
     server.add_lore("lore", 3.0);
     server.post("/models/reload", &json!(null)).await.ok();

@@ -87,11 +87,13 @@ type Waiting = Shared<oneshot::Receiver<Outcome>>;
 /// Embeddings of the chosen and of the rejected sides, in the order of the examples.
 type Sides = [Arc<[Arc<[f32]>]>; 2];
 
-/// A derivation that was begun.
+/// A derivation that waits for its turn, or runs.
 #[derive(Debug)]
 struct Running {
     number: u64,
     waiting: WeakShared<oneshot::Receiver<Outcome>>,
+    /// Set once it runs, so that it can be waited for though everybody who asked for it has left.
+    begun: Option<Waiting>,
 }
 
 #[derive(Debug)]
@@ -158,7 +160,7 @@ impl Derivation {
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let weak = waiting.downgrade().expect("a future that was not polled can be waited for");
-        running.insert(key.clone(), Running { number, waiting: weak });
+        running.insert(key.clone(), Running { number, waiting: weak, begun: None });
         tokio::spawn(Arc::clone(self).run(Arc::clone(model), key, number, done));
         waiting
     }
@@ -177,8 +179,7 @@ impl Derivation {
     ) {
         let left = Leave { derivation: &self, key: &key, number };
         let _turn = self.turns.acquire().await.expect("the turns are never closed");
-        if done.is_closed() {
-            // Everybody left before it began; whoever asks from now on begins anew.
+        if !self.begin(&key, number) {
             return;
         }
         let started = Instant::now();
@@ -195,6 +196,16 @@ impl Derivation {
         }
         drop(left);
         let _heard = done.send(outcome.map(|(_, kept)| kept));
+    }
+
+    /// Whether somebody still waits for a derivation whose turn it is. If nobody does, whoever asks next begins anew.
+    fn begin(&self, key: &StateKey, number: u64) -> bool {
+        let mut running = self.running();
+        let Some(running) = running.get_mut(key).filter(|running| running.number == number) else {
+            return false;
+        };
+        running.begun = running.waiting.upgrade();
+        running.begun.is_some()
     }
 
     /// What is to be kept, under the version of the examples as they were read.

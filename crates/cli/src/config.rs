@@ -8,6 +8,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use polyreward_backbone::BackboneOptions;
+use polyreward_service::PeopleOptions;
 use polyreward_training::TrainConfig;
 use serde::{Deserialize, Serialize};
 
@@ -155,12 +156,30 @@ impl Default for Models {
 }
 
 /// The people whose rewards are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Users {
     /// A JSONL file of their comparisons, plain or gzipped; kept in memory, read once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Bytes of their states kept in memory at most; others are derived again when they are asked for.
+    pub state_cache_bytes: u64,
+    /// Bytes of embeddings of their examples kept in memory at most, from which a new model learns them at once.
+    pub embedding_cache_bytes: u64,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        let PeopleOptions { state_bytes, embedding_bytes } = PeopleOptions::default();
+        Self { path: None, state_cache_bytes: state_bytes, embedding_cache_bytes: embedding_bytes }
+    }
+}
+
+impl Users {
+    /// What the service wants to know.
+    pub fn options(&self) -> PeopleOptions {
+        PeopleOptions { state_bytes: self.state_cache_bytes, embedding_bytes: self.embedding_cache_bytes }
+    }
 }
 
 /// Flags that stand above file and environment; `None` is a flag that was not given.

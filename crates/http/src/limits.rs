@@ -32,9 +32,6 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// The same under overload, which is refused within 50 ms.
 const OVERLOADED_DISCARD_TIME: Duration = Duration::from_millis(30);
 
-/// People in the `user_ids` of one request, unless it is configured.
-pub(crate) const DEFAULT_MAX_USERS: usize = 16_384;
-
 /// What requests may take; published by `GET /info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -60,7 +57,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_batch: 1024,
-            max_users: DEFAULT_MAX_USERS,
+            max_users: 16_384,
             max_rewards: ScoreLimits::default().max_rewards,
             max_pending_cells: ScoreLimits::default().max_pending_cells,
             max_body_bytes: 16 << 20,

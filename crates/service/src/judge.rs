@@ -10,7 +10,7 @@ const BLOCK_CELLS: usize = 1 << 20;
 /// Users in one product at most.
 const BLOCK_USERS: usize = 1024;
 /// Rows of comparisons with the reference responses in one product at most.
-const REFERENCE_ROWS: usize = 8192;
+const REFERENCE_ROWS: usize = 2048;
 
 /// One model judging on one scale.
 pub(crate) struct Judge<'a> {
@@ -49,6 +49,15 @@ impl Judge<'_> {
         let size = self.model.head.population().mean().len();
         let a_user = responses + size * (size + 1) / 2 + 1;
         (BLOCK_CELLS / a_user).clamp(1, BLOCK_USERS)
+    }
+
+    /// Numbers that the comparisons of some responses with the references hold at once, beside those of the users.
+    pub fn reference_cells(&self, responses: usize) -> usize {
+        if self.scale != RewardScale::WinRate {
+            return 0;
+        }
+        let rows = responses.saturating_mul(self.model.reference_features.nrows()).min(REFERENCE_ROWS);
+        2 * rows * self.model.head.feature_len()
     }
 
     /// P(a preferred to b), calibrated, for each user and pair.

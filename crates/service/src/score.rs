@@ -18,6 +18,7 @@ use self::{
     task::{Panel, Task, TaskError},
 };
 use crate::{
+    judge::Judge,
     metrics,
     people::{People, Person, Resolved, StateVersion, StatesError, Unusable},
     registry::{ModelRegistry, RegistryError},
@@ -399,7 +400,7 @@ impl Scorer {
 
     async fn judge(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
         let model = Arc::clone(self.registry.registered().find(query.model.as_ref())?);
-        let plan = Plan::of(&query.work, &model);
+        let plan = Plan::of(&query.work, model.head.text_forms());
         let responses = plan.rows.len();
         let each = match query.scale {
             RewardScale::WinRate => 1 + model.reference_features.nrows() / Self::REFERENCES_A_REWARD,
@@ -414,7 +415,8 @@ impl Scorer {
             return Err(ScoreError::TooManyRewards { rewards, each, limit: self.max_rewards });
         }
         let state_len = model.head.population().mean().len();
-        let cells = people.len().max(1).saturating_mul(responses + state_len);
+        let of_references = Judge { model: &model, scale: query.scale }.reference_cells(responses);
+        let cells = people.len().max(1).saturating_mul(responses + state_len).saturating_add(of_references);
         let room = HeldRoom { _units: self.room.take(cells).ok_or(ScoreError::NoRoom)? };
 
         let resolved = self.people.resolve(&model, people, query.deadline).await?;

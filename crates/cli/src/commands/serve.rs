@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use polyreward_http::{AppState, Drained, Limits, ServeOptions, install_metrics};
-use polyreward_service::{ModelRegistry, People, PeopleFile, PeopleOptions};
+use polyreward_service::{ModelRegistry, People, PeopleFile};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -77,7 +77,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         let file = read_people(config.users.path.as_deref())?;
         let backbone = open_backbone(&config)?;
         let known = file.len();
-        let people = Arc::new(People::new(Arc::new(file), backbone.clone(), PeopleOptions::default()));
+        let people = Arc::new(People::new(Arc::new(file), backbone.clone(), config.users.options()));
         let registry = Arc::new(
             ModelRegistry::open(&config.models.path, backbone.info().clone())
                 .with_context(|| format!("the models folder {}", config.models.path.display()))?,

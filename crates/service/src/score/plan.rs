@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use ndarray::Array2;
 use polyreward_backbone::{EmbedInput, Embedded, InputError};
-use polyreward_domain::{Prompt, TextForm};
+use polyreward_domain::{Prompt, TextForm, TextForms};
 use polyreward_heads::{HeadError, TextEmbeddings};
 
 use super::{Fault, Part, Work};
@@ -25,11 +25,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn of(work: &Work, model: &Model) -> Self {
+    pub fn of(work: &Work, forms: TextForms) -> Self {
         let mut plan = Self {
             inputs: Vec::new(),
             rows: Vec::new(),
-            forms: model.head.text_forms().iter().collect(),
+            forms: forms.iter().collect(),
             groups: Vec::new(),
             pairs: matches!(work, Work::Pairs(_)),
         };
@@ -157,4 +157,44 @@ struct Known<'a> {
 fn number<T: std::hash::Hash + Eq>(known: &mut HashMap<T, usize>, text: T) -> usize {
     let next = known.len();
     *known.entry(text).or_insert(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::score::{Item, Pair};
+
+    fn text(text: &str) -> Arc<Prompt> {
+        Arc::new(Prompt::Text(text.into()))
+    }
+
+    #[test]
+    fn a_text_that_stands_in_several_places_is_embedded_once() {
+        let pair = |prompt: &str, a: &str, b: &str| Pair {
+            prompt: text(prompt),
+            response_a: a.into(),
+            response_b: b.into(),
+        };
+        let work = Work::Pairs(vec![pair("p", "a", "b"), pair("p", "b", "c"), pair("q", "a", "a")]);
+        let both: TextForms = [TextForm::Prompt, TextForm::PromptResponse].into_iter().collect();
+        let plan = Plan::of(&work, both);
+        assert_eq!(plan.inputs.len(), 2 + 4);
+        assert_eq!(plan.rows[1], plan.rows[2]);
+        assert_eq!(plan.rows[4], plan.rows[5]);
+        assert_eq!(plan.groups, [(0, 2), (2, 2), (4, 2)]);
+        assert_eq!(Plan::of(&work, TextForms::only(TextForm::Response)).inputs.len(), 3);
+    }
+
+    #[test]
+    fn a_long_prompt_is_not_read_again_for_every_response() {
+        let responses = (0..1024).map(|n: usize| n.to_string().into()).collect();
+        let work = Work::Items(vec![Item { prompt: text(&"fish ".repeat(1 << 20)), responses }]);
+        let started = Instant::now();
+        let plan = Plan::of(&work, TextForms::only(TextForm::PromptResponse));
+        assert_eq!(plan.inputs.len(), 1024);
+        // 5 MiB, against the 5 GiB that take many seconds to read.
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
 }

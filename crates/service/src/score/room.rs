@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn nothing_is_wanted_after_the_deadline_or_without_a_caller() {
-        let (wanted, caller) = Wanted::until(Some(Instant::now() + Duration::from_secs(60)));
+        let (wanted, caller) = Wanted::until(Some(Instant::now() + Duration::from_mins(1)));
         assert_eq!(wanted.check(), Ok(()));
         drop(caller);
         assert_eq!(wanted.check(), Err(Unwanted));

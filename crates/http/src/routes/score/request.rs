@@ -75,7 +75,7 @@ pub(crate) struct AudienceBody {
     aggregate: Option<Vec<String>>,
 }
 
-/// The id of a person, as the document describes it.
+/// The id of a person.
 #[derive(Debug, ToSchema)]
 #[schema(as = UserId, pattern = "^[A-Za-z0-9._~-]{1,128}$", example = "ada")]
 #[expect(dead_code, reason = "ids are read as text, so that every one that is not valid is named")]

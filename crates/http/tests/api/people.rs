@@ -301,3 +301,18 @@ async fn a_large_answer_is_the_same_as_a_small_one() {
         assert_eq!(*rewards, small["results"][0]["rewards"][at % 3]);
     }
 }
+
+#[tokio::test]
+async fn a_response_counts_once_for_however_many_people_and_references() {
+    let server = Server::with_people(people());
+    let mut body = body(&json!({"user_ids": ["ada", "bob", "eve"]}));
+    body["reward_scale"] = json!("win_rate");
+    let counted = async || {
+        let metrics = server.get("/metrics").await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("polyreward_rewards_total "));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let before = counted().await;
+    server.score(&body).await.ok();
+    assert_eq!(counted().await - before, 4);
+}

@@ -384,3 +384,38 @@ impl From<Usage> for UsageReply {
         Self { texts, tokens, embeddings_cached }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer<T>(score: T) -> Answer<T> {
+        Answer { scores: vec![score], truncated: false }
+    }
+
+    #[test]
+    fn a_preference_that_is_not_finite_does_not_leave() {
+        let score =
+            |preference: f64| PairScore { reward_a: 1.0, reward_b: 0.0, preference, uncertainty: 0.1 };
+        assert!(ResultReply::pair(0, answer(score(0.7)), false).is_ok());
+        for several in [false, true] {
+            let fault = ResultReply::pair(3, answer(score(f64::NAN)), several).unwrap_err();
+            assert_eq!((fault.at, fault.part), (3, Part::ResponseA));
+        }
+        let audience =
+            AudienceScore { aggregates: Vec::new(), ranking: Vec::new(), preference: Some((f64::NAN, 0.1)) };
+        assert_eq!(ResultReply::audience(0, answer(audience)).unwrap_err().part, Part::ResponseA);
+    }
+
+    #[test]
+    fn an_aggregate_that_is_not_finite_points_at_its_response() {
+        let audience = |preference| AudienceScore {
+            aggregates: vec![(Aggregate::Mean, vec![0.0, 1e300])],
+            ranking: vec![1, 0],
+            preference,
+        };
+        let part = |preference| ResultReply::audience(0, answer(audience(preference))).unwrap_err().part;
+        assert_eq!(part(Some((0.5, 0.1))), Part::ResponseB);
+        assert_eq!(part(None), Part::Response(1));
+    }
+}

@@ -6,6 +6,7 @@
 mod derivation;
 mod directory;
 mod file;
+mod shelf;
 
 use std::{sync::Arc, time::Instant};
 
@@ -129,25 +130,7 @@ impl People {
         people: Vec<Person>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Resolved, Unusable>>, StatesError> {
-        let (mut resolved, mut missing) = (Vec::with_capacity(people.len()), Vec::new());
-        let personal = model.head.is_personal();
-        let model_key = personal.then(|| derivation::model_key(model));
-        for (at, person) in people.into_iter().enumerate() {
-            let key = model_key.filter(|_| person.is_known()).map(|model| StateKey {
-                model,
-                user_id: Arc::clone(&person.user_id),
-                version: person.version,
-            });
-            let known = key.as_ref().map(|key| self.derivation.known(key));
-            resolved.push(match known {
-                None => Some(Ok(Resolved { person, state: None })),
-                Some(Some(known)) => Some(known.map(Derived::into_resolved)),
-                Some(None) => {
-                    missing.extend(key.map(|key| (at, key)));
-                    None
-                }
-            });
-        }
+        let (mut resolved, missing) = self.look_up(model, people);
         if !missing.is_empty() {
             let derive = async {
                 let mut results = stream::iter(missing)
@@ -168,6 +151,31 @@ impl People {
             }
         }
         Ok(resolved.into_iter().map(|one| one.expect("everybody was known or waited for")).collect())
+    }
+
+    /// Those whose state is known, and by position those whose state is not.
+    #[expect(clippy::type_complexity, reason = "one caller, just above")]
+    fn look_up(
+        &self,
+        model: &Model,
+        people: Vec<Person>,
+    ) -> (Vec<Option<Result<Resolved, Unusable>>>, Vec<(usize, StateKey)>) {
+        let (mut resolved, mut missing) = (Vec::with_capacity(people.len()), Vec::new());
+        let model = model.head.is_personal().then(|| derivation::model_key(model));
+        let states = self.derivation.states.read();
+        for (at, person) in people.into_iter().enumerate() {
+            let Some(model) = model.filter(|_| person.is_known()) else {
+                resolved.push(Some(Ok(Resolved { person, state: None })));
+                continue;
+            };
+            let key = StateKey { model, user_id: Arc::clone(&person.user_id), version: person.version };
+            let known = states.get(&key).cloned();
+            if known.is_none() {
+                missing.push((at, key));
+            }
+            resolved.push(known.map(|known| known.map(Derived::into_resolved)));
+        }
+        (resolved, missing)
     }
 
     /// Derives states ahead of the first requests, as many as are kept. What fails here fails again, and is counted, when
@@ -194,7 +202,7 @@ impl People {
                 .buffer_unordered(AHEAD_AT_ONCE);
             while let Some(result) = results.try_next().await? {
                 derived += usize::from(result.is_ok());
-                if self.derivation.is_full() {
+                if self.derivation.states.is_full() {
                     return Ok(derived);
                 }
             }

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     PeopleOptions, Person, Resolved, StatesError, Unusable,
     directory::{Directory, Examples, StateVersion},
+    shelf::Shelf,
 };
 use crate::{metrics, registry::Model};
 
@@ -80,7 +81,7 @@ impl Derived {
 }
 
 /// What is kept: a state, or that there is none.
-type Kept = Result<Derived, Unusable>;
+pub(super) type Kept = Result<Derived, Unusable>;
 /// What those who wait are told.
 type Outcome = Result<Kept, StatesError>;
 type Waiting = Shared<oneshot::Receiver<Outcome>>;
@@ -100,8 +101,7 @@ struct Running {
 pub(super) struct Derivation {
     directory: Arc<dyn Directory>,
     backbone: Backbone,
-    states: Cache<StateKey, Kept>,
-    state_bytes: u64,
+    pub(super) states: Shelf<StateKey, Kept>,
     embeddings: Cache<EmbeddingsKey, Sides>,
     running: Mutex<HashMap<StateKey, Running>>,
     numbers: AtomicU64,
@@ -111,18 +111,13 @@ pub(super) struct Derivation {
 impl Derivation {
     pub fn new(directory: Arc<dyn Directory>, backbone: Backbone, options: PeopleOptions) -> Self {
         let clamp = |bytes: usize| u32::try_from(ENTRY_BYTES + bytes).unwrap_or(u32::MAX);
-        let of_state = move |_: &StateKey, kept: &Kept| {
-            let size = |state: &Arc<UserState>| 4 * (state.mean().len() + state.covariance().len());
-            clamp(kept.as_ref().ok().and_then(|derived| derived.state.as_ref()).map_or(0, size))
-        };
         let of_embeddings = move |_: &EmbeddingsKey, sides: &Sides| {
             clamp(sides.iter().flat_map(|side| side.iter()).map(|row| 4 * row.len() + 32).sum())
         };
         Self {
             directory,
             backbone,
-            states: Cache::builder().max_capacity(options.state_bytes).weigher(of_state).build(),
-            state_bytes: options.state_bytes,
+            states: Shelf::new(options.state_bytes),
             embeddings: Cache::builder().max_capacity(options.embedding_bytes).weigher(of_embeddings).build(),
             running: Mutex::default(),
             numbers: AtomicU64::new(0),
@@ -132,13 +127,7 @@ impl Derivation {
 
     /// What is kept under a key.
     pub fn known(&self, key: &StateKey) -> Option<Kept> {
-        self.states.get(key)
-    }
-
-    /// Whether another state would put out one that is kept.
-    pub fn is_full(&self) -> bool {
-        self.states.run_pending_tasks();
-        self.states.weighted_size() > self.state_bytes / 10 * 9
+        self.states.read().get(key).cloned()
     }
 
     /// Waits for a state; begins to derive it unless somebody else has.
@@ -192,7 +181,10 @@ impl Derivation {
         ::metrics::counter!(metrics::STATES_TOTAL, "outcome" => label).increment(1);
         ::metrics::histogram!(metrics::STATE_SECONDS).record(started.elapsed());
         if let Ok((version, kept)) = &outcome {
-            self.states.insert(StateKey { version: *version, ..key.clone() }, kept.clone());
+            let size = |state: &Arc<UserState>| 4 * (state.mean().len() + state.covariance().len());
+            let state = kept.as_ref().ok().and_then(|derived| derived.state.as_ref());
+            let bytes = (ENTRY_BYTES + state.map_or(0, size)) as u64;
+            self.states.insert(StateKey { version: *version, ..key.clone() }, kept.clone(), bytes);
         }
         drop(left);
         let _heard = done.send(outcome.map(|(_, kept)| kept));

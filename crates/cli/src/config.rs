@@ -8,6 +8,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use polyreward_backbone::BackboneOptions;
+use polyreward_service::PeopleOptions;
 use polyreward_training::TrainConfig;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,10 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// (prompt, response) texts in one request at most.
     pub max_batch: usize,
+    /// People in the `user_ids` of one request at most.
+    pub max_users: usize,
+    /// Rewards of one request for several people at most: responses by people, more on the `win_rate` scale.
+    pub max_rewards: usize,
     /// Requests answered at once at most; more are refused with 503.
     pub max_in_flight: usize,
     /// Seconds after SIGTERM in which the listener stays open though `/ready` says 503, for balancers to notice.
@@ -62,6 +67,8 @@ impl Default for Server {
             insecure_no_auth: false,
             max_body_bytes: 16 << 20,
             max_batch: 1024,
+            max_users: 16_384,
+            max_rewards: 1 << 20,
             max_in_flight: 1024,
             grace_seconds: 1,
             drain_seconds: 30,
@@ -149,12 +156,30 @@ impl Default for Models {
 }
 
 /// The people whose rewards are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Users {
     /// A JSONL file of their comparisons, plain or gzipped; kept in memory, read once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Bytes of their states kept in memory at most; others are derived again when they are asked for.
+    pub state_cache_bytes: u64,
+    /// Bytes of embeddings of their examples kept in memory at most, from which a new model learns them at once.
+    pub embedding_cache_bytes: u64,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        let PeopleOptions { state_bytes, embedding_bytes } = PeopleOptions::default();
+        Self { path: None, state_cache_bytes: state_bytes, embedding_cache_bytes: embedding_bytes }
+    }
+}
+
+impl Users {
+    /// What the service wants to know.
+    pub fn options(&self) -> PeopleOptions {
+        PeopleOptions { state_bytes: self.state_cache_bytes, embedding_bytes: self.embedding_cache_bytes }
+    }
 }
 
 /// Flags that stand above file and environment; `None` is a flag that was not given.
@@ -247,6 +272,8 @@ fn check(config: &Config) -> Result<(), UsageError> {
     let positive = [
         ("server.max_body_bytes", config.server.max_body_bytes),
         ("server.max_batch", config.server.max_batch),
+        ("server.max_users", config.server.max_users),
+        ("server.max_rewards", config.server.max_rewards),
         ("server.max_in_flight", config.server.max_in_flight),
         ("backbone.intra_threads", config.backbone.intra_threads),
         ("backbone.tokenizer_threads", config.backbone.tokenizer_threads),

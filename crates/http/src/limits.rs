@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
+use polyreward_service::ScoreLimits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -38,6 +39,10 @@ pub struct Limits {
     pub max_batch: usize,
     /// People in the `user_ids` of one request.
     pub max_users: usize,
+    /// Rewards of one request for several people: responses by people, more on the `win_rate` scale.
+    pub max_rewards: usize,
+    /// Numbers of all requests to score that are computed at once: people by responses and by the length of a state.
+    pub max_pending_cells: usize,
     /// Bytes of one body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies that are held at once; at least one body of the largest size fits.
@@ -53,6 +58,8 @@ impl Default for Limits {
         Self {
             max_batch: 1024,
             max_users: 16_384,
+            max_rewards: ScoreLimits::default().max_rewards,
+            max_pending_cells: ScoreLimits::default().max_pending_cells,
             max_body_bytes: 16 << 20,
             max_pending_body_bytes: 256 << 20,
             max_in_flight: 1024,

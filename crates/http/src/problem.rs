@@ -77,12 +77,19 @@ problem_types! {
     BodyTooLarge = "body-too-large", "The body is too large", PAYLOAD_TOO_LARGE;
     /// One request has more texts than are scored at once.
     TooManyTexts = "too-many-texts", "The request has too many texts", PAYLOAD_TOO_LARGE;
+    /// One request names more people than are scored for at once.
+    TooManyUsers = "too-many-users", "The request is for too many people", PAYLOAD_TOO_LARGE;
+    /// One request for several people has more rewards than one answer holds.
+    TooManyRewards = "too-many-rewards", "The answer would have too many rewards", PAYLOAD_TOO_LARGE;
     /// The body is not declared as plain JSON.
     UnsupportedMediaType = "unsupported-media-type", "The body is not sent as JSON", UNSUPPORTED_MEDIA_TYPE;
     /// Fields of the body are wrong; `errors` names each.
     InvalidInput = "invalid-input", "The input is not valid", UNPROCESSABLE_ENTITY;
     /// The body names a model that is not registered.
     UnknownModel = "unknown-model", "There is no such model", UNPROCESSABLE_ENTITY;
+    /// No reward can be learned from the examples of a person the body names: those have to change first, so it is no fault
+    /// of the server that trying again would mend.
+    UnusableExamples = "unusable-examples", "A person's examples cannot be used", UNPROCESSABLE_ENTITY;
     /// A text is longer than the backbone's window; the type of one of the `errors`.
     TooLong = "too-long", "A text is longer than the backbone reads", UNPROCESSABLE_ENTITY;
     /// A reward would be NaN or infinite; the type of one of the `errors`.
@@ -253,6 +260,13 @@ impl Problem {
         Self { faults: vec![fault], ..Self::new(ProblemType::UnknownModel) }
     }
 
+    /// People whom the body names and whose examples cannot be used.
+    pub(crate) fn unusable_examples(mut faults: Vec<InputFault>) -> Self {
+        let detail = format!("the examples of {} of the people asked for cannot be used", faults.len());
+        faults.truncate(MAX_LISTED);
+        Self { faults, ..Self::new(ProblemType::UnusableExamples).detail(detail) }
+    }
+
     /// A header that is not valid.
     pub(crate) fn header(name: &'static str, detail: String) -> Self {
         let kind = ProblemType::InvalidHeader;
@@ -274,15 +288,26 @@ impl Problem {
 
     /// Our own fault: logged here, with its causes, and told to nobody.
     pub(crate) fn internal(error: &dyn Error) -> Self {
-        let mut causes = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            causes.push_str(": ");
-            causes.push_str(&cause.to_string());
-            next = cause.source();
-        }
+        let causes = with_causes(error);
         tracing::error!(error = %causes, "request failed: {causes}");
         Self::new(ProblemType::Internal)
+    }
+
+    /// A dependency's fault that may pass: logged here, with its causes, and told to nobody.
+    pub(crate) fn unavailable(error: &dyn Error) -> Self {
+        let causes = with_causes(error);
+        tracing::error!(error = %causes, "request refused: {causes}");
+        Self::not_ready()
+    }
+
+    /// That the server has too much to do.
+    pub(crate) fn overloaded(detail: impl fmt::Display) -> Self {
+        Self::new(ProblemType::Overloaded).detail(detail).retry_after(1)
+    }
+
+    /// That there was no answer in time.
+    pub(crate) fn deadline_exceeded(detail: impl fmt::Display) -> Self {
+        Self::new(ProblemType::DeadlineExceeded).detail(detail).retry_after(1)
     }
 
     /// That the server is about to stop.
@@ -316,27 +341,37 @@ impl Problem {
     }
 }
 
+/// An error and its causes in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut causes = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push_str(": ");
+        causes.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    causes
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.respond_with(|members| members)
     }
 }
 
-impl From<BackboneError> for Problem {
-    fn from(error: BackboneError) -> Self {
-        match &error {
+impl From<&BackboneError> for Problem {
+    fn from(error: &BackboneError) -> Self {
+        match error {
             BackboneError::Overloaded { retry_after } => {
                 let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-                Self::new(ProblemType::Overloaded).detail(&error).retry_after(seconds)
+                Self::overloaded(error).retry_after(seconds)
             }
             BackboneError::TooManyTexts { max, .. } => {
-                Self::new(ProblemType::TooManyTexts).detail(&error).limit("max_queued_texts", *max)
+                Self::new(ProblemType::TooManyTexts).detail(error).limit("max_queued_texts", *max)
             }
-            BackboneError::DeadlineExceeded => {
-                Self::new(ProblemType::DeadlineExceeded).detail(&error).retry_after(1)
-            }
-            BackboneError::Stopped => Self::not_ready().detail(&error),
-            _ => Self::internal(&error),
+            BackboneError::DeadlineExceeded => Self::deadline_exceeded(error),
+            BackboneError::Stopped => Self::not_ready().detail(error),
+            _ => Self::internal(error),
         }
     }
 }
@@ -381,7 +416,7 @@ mod tests {
     #[test]
     fn a_wait_of_part_of_a_second_is_rounded_up() {
         let retry_after = std::time::Duration::from_millis(1200);
-        let problem = Problem::from(BackboneError::Overloaded { retry_after });
+        let problem = Problem::from(&BackboneError::Overloaded { retry_after });
         assert_eq!(problem.into_response().headers()["retry-after"], "2");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 use polyreward_backbone::Backbone;
-use polyreward_service::{ModelRegistry, People, Scorer};
+use polyreward_service::{ModelRegistry, People, ScoreLimits, Scorer};
 use tokio::sync::Mutex;
 
 use crate::limits::{Admission, Limits};
@@ -55,8 +55,10 @@ impl AppState {
         limits: Limits,
         metrics: PrometheusHandle,
     ) -> Self {
+        let of_scores =
+            ScoreLimits { max_rewards: limits.max_rewards, max_pending_cells: limits.max_pending_cells };
         Self {
-            scorer: Scorer::new(Arc::clone(&registry), backbone.clone(), people),
+            scorer: Scorer::new(Arc::clone(&registry), backbone.clone(), people, of_scores),
             registry,
             backbone,
             admission: Admission::new(&limits),

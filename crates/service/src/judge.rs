@@ -1,17 +1,20 @@
 //! Rewards and preferences of some users for some responses, on the scale asked for.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use polyreward_heads::{HeadError, Moments, UserState};
 
-use crate::{
-    registry::Model,
-    score::{Aggregate, RewardScale},
-};
+use crate::{registry::Model, score::RewardScale};
 
-/// One model judging for some users on one scale.
+/// Numbers that one product may hold.
+const BLOCK_CELLS: usize = 1 << 20;
+/// Users in one product at most.
+const BLOCK_USERS: usize = 1024;
+/// Rows of comparisons with the reference responses in one product at most.
+const REFERENCE_ROWS: usize = 2048;
+
+/// One model judging on one scale.
 pub(crate) struct Judge<'a> {
     pub model: &'a Model,
-    pub users: &'a [&'a UserState],
     pub scale: RewardScale,
 }
 
@@ -22,25 +25,49 @@ pub(crate) struct Estimates {
 }
 
 impl Estimates {
-    fn zeros(users: usize, responses: usize) -> Self {
+    pub fn zeros(users: usize, responses: usize) -> Self {
         Self { value: Array2::zeros((users, responses)), deviation: Array2::zeros((users, responses)) }
     }
 
-    /// Whether everything about a response is finite.
-    pub fn is_finite(&self, response: usize) -> bool {
-        let both = self.value.column(response).into_iter().chain(self.deviation.column(response));
+    /// Whether everything about a response, or a pair, is finite.
+    pub fn is_finite(&self, column: usize) -> bool {
+        let both = self.value.column(column).into_iter().chain(self.deviation.column(column));
         both.into_iter().all(|x| x.is_finite())
+    }
+
+    /// Takes over the rows of some users, from the first one on.
+    pub fn put(&mut self, first: usize, block: &Self) {
+        let rows = first..first + block.value.nrows();
+        self.value.slice_mut(s![rows.clone(), ..]).assign(&block.value);
+        self.deviation.slice_mut(s![rows, ..]).assign(&block.deviation);
     }
 }
 
 impl Judge<'_> {
+    /// How many users to judge at once, so that what one product holds is bounded.
+    pub fn block(&self, responses: usize) -> usize {
+        let size = self.model.head.population().mean().len();
+        let a_user = responses + size * (size + 1) / 2 + 1;
+        (BLOCK_CELLS / a_user).clamp(1, BLOCK_USERS)
+    }
+
+    /// Numbers that the comparisons of some responses with the references hold at once, beside those of the users.
+    pub fn reference_cells(&self, responses: usize) -> usize {
+        if self.scale != RewardScale::WinRate {
+            return 0;
+        }
+        let rows = responses.saturating_mul(self.model.reference_features.nrows()).min(REFERENCE_ROWS);
+        2 * rows * self.model.head.feature_len()
+    }
+
     /// P(a preferred to b), calibrated, for each user and pair.
     pub fn preferences(
         &self,
+        users: &[&UserState],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Estimates, HeadError> {
-        let margins = self.model.head.margins(self.users, a, b)?;
+        let margins = self.model.head.margins(users, a, b)?;
         Ok(self.calibrated(&margins))
     }
 
@@ -56,12 +83,17 @@ impl Judge<'_> {
         estimates
     }
 
-    /// Rewards on the scale asked for.
-    pub fn rewards(&self, features: ArrayView2<'_, f32>) -> Result<Estimates, HeadError> {
+    /// Rewards on the scale asked for; `go_on` is asked between two products.
+    pub fn rewards<E: From<HeadError>>(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+        go_on: &dyn Fn() -> Result<(), E>,
+    ) -> Result<Estimates, E> {
         if self.scale == RewardScale::WinRate {
-            return self.win_rates(features);
+            return self.win_rates(users, features, go_on);
         }
-        let moments = self.model.head.rewards(self.users, features)?;
+        let moments = self.model.head.rewards(users, features)?;
         let statistics = &self.model.card.reward_statistics;
         let (origin, unit) = match self.scale {
             RewardScale::Standard => (statistics.mean, statistics.standard_deviation),
@@ -74,18 +106,37 @@ impl Judge<'_> {
     }
 
     /// Mean preference for each response against the reference responses, and the mean of the preferences' own
-    /// deviations: they share the user, so they do not average out.
-    fn win_rates(&self, features: ArrayView2<'_, f32>) -> Result<Estimates, HeadError> {
+    /// deviations: they share the user, so they do not average out. Some responses at a time, so that no more than a
+    /// block of users by responses by references is held.
+    fn win_rates<E: From<HeadError>>(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+        go_on: &dyn Fn() -> Result<(), E>,
+    ) -> Result<Estimates, E> {
         let references = &self.model.reference_features;
-        let mut estimates = Estimates::zeros(self.users.len(), features.nrows());
-        for (at, response) in features.axis_iter(Axis(0)).enumerate() {
-            let response = response.insert_axis(Axis(0));
-            let rows =
-                response.broadcast(references.dim()).expect("one row broadcasts to many of its length");
-            let preferences = self.preferences(rows, references.view())?;
-            let mean = |of: &Array2<f64>| of.mean_axis(Axis(1)).expect("a model has reference responses");
-            estimates.value.column_mut(at).assign(&mean(&preferences.value));
-            estimates.deviation.column_mut(at).assign(&mean(&preferences.deviation));
+        let mut estimates = Estimates::zeros(users.len(), features.nrows());
+        let rows = (BLOCK_CELLS / users.len().max(1)).min(REFERENCE_ROWS);
+        let at_once = (rows / references.nrows().max(1)).clamp(1, features.nrows().max(1));
+        let order: Vec<usize> = (0..at_once).flat_map(|_| 0..references.nrows()).collect();
+        let others = references.select(Axis(0), &order);
+        for (at, responses) in features.axis_chunks_iter(Axis(0), at_once).enumerate() {
+            go_on()?;
+            let order: Vec<usize> =
+                (0..responses.nrows()).flat_map(|row| std::iter::repeat_n(row, references.nrows())).collect();
+            let ours = responses.select(Axis(0), &order);
+            let preferences = self.preferences(users, ours.view(), others.slice(s![..ours.nrows(), ..]))?;
+            for row in 0..responses.nrows() {
+                let columns = row * references.nrows()..(row + 1) * references.nrows();
+                let mean = |of: &Array2<f64>| {
+                    of.slice(s![.., columns.clone()])
+                        .mean_axis(Axis(1))
+                        .expect("a model has reference responses")
+                };
+                let column = at * at_once + row;
+                estimates.value.column_mut(column).assign(&mean(&preferences.value));
+                estimates.deviation.column_mut(column).assign(&mean(&preferences.deviation));
+            }
         }
         Ok(estimates)
     }
@@ -98,56 +149,9 @@ pub(crate) fn ranking(rewards: &[f64]) -> Vec<usize> {
     ranking
 }
 
-/// One number for each response out of `rewards` `[U, R]` of an audience of at least one.
-pub(crate) fn aggregate(rewards: &ArrayView2<'_, f64>, how: Aggregate) -> Vec<f64> {
-    if how == Aggregate::Share {
-        return shares(rewards);
-    }
-    let of_response = |column: ndarray::ArrayView1<'_, f64>| match how {
-        Aggregate::Mean | Aggregate::Share => column.sum() / column.len() as f64,
-        Aggregate::Min => column.fold(f64::INFINITY, |least, reward| least.min(*reward)),
-        Aggregate::P20 => {
-            let mut sorted = column.to_vec();
-            sorted.sort_by(f64::total_cmp);
-            polyreward_heads::evaluation::quantile(&sorted, 0.2)
-        }
-    };
-    rewards.columns().into_iter().map(of_response).collect()
-}
-
-/// Share of the audience who prefer each response to all others; somebody torn between several is shared out.
-fn shares(rewards: &ArrayView2<'_, f64>) -> Vec<f64> {
-    let mut shares = vec![0.0; rewards.ncols()];
-    for user in rewards.rows() {
-        let best = user.fold(f64::NEG_INFINITY, |best, reward| best.max(*reward));
-        let favourites = user.iter().filter(|reward| **reward >= best).count() as f64;
-        for (share, reward) in shares.iter_mut().zip(user) {
-            if *reward >= best {
-                *share += 1.0 / favourites / rewards.nrows() as f64;
-            }
-        }
-    }
-    shares
-}
-
 #[cfg(test)]
 mod tests {
-    use ndarray::array;
-
     use super::*;
-
-    #[test]
-    fn an_audience_is_told_apart_by_its_aggregates() {
-        // Four like the first response a little, one dislikes it a lot.
-        let rewards = array![[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [-9.0, 0.0]];
-        let aggregate = |how| aggregate(&rewards.view(), how);
-        let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
-        assert!(near(&aggregate(Aggregate::Mean), &[-1.1, 0.1]));
-        assert_eq!(aggregate(Aggregate::Min), [-9.0, 0.0]);
-        // Sorted -9, .5, 1, 1, 1: a fifth of the way from the first to the last lies at .8 between the first two.
-        assert!(near(&aggregate(Aggregate::P20), &[-9.0 + 0.8 * 9.5, 0.0]));
-        assert!(near(&aggregate(Aggregate::Share), &[0.7, 0.3]));
-    }
 
     #[test]
     fn a_ranking_is_best_first_and_stable() {

@@ -10,9 +10,13 @@ mod score;
 
 pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
 pub use few_shot::{Shot, TestedPerson, few_shot};
-pub use people::{People, PeopleError, States, StatesError};
+pub use people::{
+    Answering, Directory, DirectoryError, Examples, People, PeopleError, PeopleFile, PeopleOptions, Person,
+    Resolved, StateVersion, StatesError, Unusable,
+};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{
-    Aggregate, Answer, AudienceScore, Fault, Item, ItemScore, Pair, PairScore, Part, RewardScale, ScoreError,
-    ScoreOutcome, ScoreQuery, Scored, Scorer, Seen, Usage, UserSeen, Whose, Work,
+    Aggregate, Answer, Asked, AudienceScore, Fault, HeldRoom, Item, ItemScore, Pair, PairScore, Part,
+    RewardScale, ScoreError, ScoreLimits, ScoreOutcome, ScoreQuery, Scored, Scorer, Seen, Usage, UserSeen,
+    Whose, Work,
 };

@@ -1,272 +1,212 @@
-//! The people a server knows: what they are, and what each model believes of them.
+//! The people a server knows, and what its models believe of each.
 //!
-//! The examples are the truth; a state is derived from them the first time a model is asked about anybody, once however many
-//! requests wait for it, and kept in memory.
+//! The examples are the truth; a state is derived from them when a model is first asked about the person, and kept.
+//! One person's examples concern nobody else: what cannot be used fails their own requests alone.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+mod derivation;
+mod directory;
+mod file;
+mod shelf;
+
+use std::{sync::Arc, time::Instant};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use polyreward_backbone::{Backbone, BackboneError, InputError};
+use polyreward_domain::{Attributes, UserId};
+use polyreward_heads::{HeadError, UserState};
+
+use self::derivation::{Derivation, Derived, StateKey};
+pub use self::{
+    directory::{Answering, Directory, DirectoryError, Examples, Person, StateVersion},
+    file::{PeopleError, PeopleFile},
 };
+use crate::registry::{Model, Registered};
 
-use ndarray::Array2;
-use polyreward_backbone::{Backbone, BackboneError};
-use polyreward_domain::{Attributes, ComparisonRecord, IdError, ModelRef, Split, UserId};
-use polyreward_heads::{HeadError, Observation, UserState};
-use tokio::sync::OnceCell;
+/// States that one request waits for at once.
+const AT_ONCE: usize = 8;
+/// States that are derived ahead of requests at once; some turns are left to the requests.
+const AHEAD_AT_ONCE: usize = derivation::TURNS - 1;
 
-use crate::{
-    corpus::{CorpusError, embed_corpus},
-    registry::{Model, Registered},
-};
-
-/// Examples one person may have.
-const MAX_EXAMPLES: usize = 4096;
-
-/// Why records cannot be a server's people.
-#[derive(Debug, thiserror::Error)]
-pub enum PeopleError {
-    /// A name that no user can have.
-    #[error("{person:?} cannot be a user")]
-    Name {
-        /// The name in the file.
-        person: String,
-        /// Why.
-        #[source]
-        source: IdError,
-    },
-    /// More examples than are kept of one person.
-    #[error("{user_id} has more than {MAX_EXAMPLES} examples")]
-    TooMany {
-        /// Who.
-        user_id: UserId,
-    },
+/// Why one person's examples have no state. Never quotes them.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unusable {
+    /// The backbone cannot read a text.
+    #[error("a text of an example cannot be used: it {0}")]
+    Text(InputError),
+    /// The head refuses them.
+    #[error("the head refuses an example: {0}")]
+    Head(HeadError),
 }
 
-/// Why states cannot be derived.
-#[derive(Debug, thiserror::Error)]
+/// Why states are not there now. All of it may pass.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StatesError {
-    /// An example cannot be embedded.
-    #[error("an example cannot be embedded")]
-    Corpus(#[source] CorpusError),
+    /// Nobody's examples can be read.
+    #[error(transparent)]
+    Directory(Arc<DirectoryError>),
     /// The backbone is overloaded, or broken.
     #[error(transparent)]
-    Backbone(#[from] BackboneError),
-    /// The head refuses them.
-    #[error("the head refused {user_id}'s examples")]
-    Head {
-        /// Whose.
-        user_id: UserId,
-        /// Why.
-        #[source]
-        source: HeadError,
-    },
-    /// The server is on its way out.
-    #[error("the server stops")]
-    Stopped,
+    Backbone(Arc<BackboneError>),
+    /// The head failed on features that are none of the person's fault.
+    #[error("the head failed")]
+    Head(#[source] HeadError),
+    /// The deadline passed before every state was derived; those begun are finished and kept.
+    #[error("the deadline passed before the users' states were derived")]
+    DeadlineExceeded,
+    /// A derivation ended without a result.
+    #[error("a state's derivation was given up")]
+    GivenUp,
 }
 
-/// One model's states of everybody, by user.
-pub type States = BTreeMap<UserId, UserState>;
-
-/// Somebody.
-#[derive(Debug, Default)]
-struct Known {
-    attributes: Attributes,
-    /// Positions of the person's records.
-    examples: Vec<usize>,
+impl From<DirectoryError> for StatesError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Directory(Arc::new(error))
+    }
 }
 
-/// Everybody with attributes or examples.
-#[derive(Debug, Default)]
+/// Somebody, as one model sees them.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Who, and the examples behind the state.
+    pub person: Person,
+    /// The person's own state; none is the population's.
+    pub state: Option<Arc<UserState>>,
+}
+
+/// How much is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeopleOptions {
+    /// Bytes of states.
+    pub state_bytes: u64,
+    /// Bytes of embeddings of people's examples, from which a new model's states are derived without the backbone.
+    pub embedding_bytes: u64,
+}
+
+impl Default for PeopleOptions {
+    fn default() -> Self {
+        Self { state_bytes: 256 << 20, embedding_bytes: 256 << 20 }
+    }
+}
+
+/// Everybody in a directory, with their states.
+#[derive(Debug)]
 pub struct People {
-    by_id: BTreeMap<UserId, Known>,
-    records: Arc<[ComparisonRecord]>,
-    states: Mutex<HashMap<ModelRef, Arc<OnceCell<Arc<States>>>>>,
+    directory: Arc<dyn Directory>,
+    derivation: Arc<Derivation>,
 }
 
 impl People {
-    /// The people of a data file; records of the split `query` are tests, not examples, and are left out. Where records of
-    /// one person differ in an attribute, the last one stands.
+    /// The people of a directory, their examples read by the backbone.
+    pub fn new(directory: Arc<dyn Directory>, backbone: Backbone, options: PeopleOptions) -> Self {
+        let derivation = Arc::new(Derivation::new(Arc::clone(&directory), backbone, options));
+        Self { directory, derivation }
+    }
+
+    /// These people, in their order.
     ///
     /// # Errors
-    /// A name that no user can have, or too many examples of one person.
-    pub fn of(records: Vec<ComparisonRecord>) -> Result<Self, PeopleError> {
-        let records: Arc<[ComparisonRecord]> =
-            records.into_iter().filter(|record| record.split != Some(Split::Query)).collect();
-        let mut by_id: BTreeMap<UserId, Known> = BTreeMap::new();
-        for (at, record) in records.iter().enumerate() {
-            let person = record.user_id.as_str();
-            let user_id: UserId =
-                person.parse().map_err(|source| PeopleError::Name { person: person.to_owned(), source })?;
-            let known = by_id.entry(user_id.clone()).or_default();
-            known.attributes.extend(record.attributes.clone());
-            known.examples.push(at);
-            if known.examples.len() > MAX_EXAMPLES {
-                return Err(PeopleError::TooMany { user_id });
+    /// The directory cannot be asked.
+    pub async fn find(&self, user_ids: &[UserId]) -> Result<Vec<Person>, StatesError> {
+        Ok(self.directory.find(user_ids).await?)
+    }
+
+    /// The first `limit` of the people who have all of these attributes, in the order of their ids.
+    ///
+    /// # Errors
+    /// The directory cannot be asked.
+    pub async fn members(&self, group: &Attributes, limit: usize) -> Result<Vec<Person>, StatesError> {
+        Ok(self.directory.members(group, limit).await?)
+    }
+
+    /// What a model believes of some people, in their order: what is known at once, the rest derived a few people at a
+    /// time. A derivation outlives the request that began it, so that trying again goes on where this one stopped.
+    ///
+    /// # Errors
+    /// The deadline passed, the directory or the backbone cannot be asked. Examples that cannot be used are the error
+    /// of their person alone.
+    pub async fn resolve(
+        &self,
+        model: &Arc<Model>,
+        people: Vec<Person>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Result<Resolved, Unusable>>, StatesError> {
+        let (mut resolved, missing) = self.look_up(model, people);
+        if !missing.is_empty() {
+            let derive = async {
+                let mut results = stream::iter(missing)
+                    .map(|(at, key)| async move {
+                        self.derivation.wait_for(model, key).await.map(|derived| (at, derived))
+                    })
+                    .buffer_unordered(AT_ONCE);
+                while let Some((at, derived)) = results.try_next().await? {
+                    resolved[at] = Some(derived.map(Derived::into_resolved));
+                }
+                Ok::<(), StatesError>(())
+            };
+            match deadline {
+                None => derive.await?,
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), derive)
+                    .await
+                    .map_err(|_elapsed| StatesError::DeadlineExceeded)??,
             }
         }
-        Ok(Self { by_id, records, states: Mutex::default() })
+        Ok(resolved.into_iter().map(|one| one.expect("everybody was known or waited for")).collect())
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// Whether there is nobody.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
-    /// Everybody who has all of these attributes, in the order of their ids.
-    pub fn group<'a>(&'a self, attributes: &'a Attributes) -> impl Iterator<Item = &'a UserId> {
-        self.by_id
-            .iter()
-            .filter(|(_, known)| {
-                attributes.iter().all(|(key, value)| known.attributes.get(key) == Some(value))
-            })
-            .map(|(user_id, _)| user_id)
-    }
-
-    /// Derives the states of every model ahead of the first request, and forgets those of models that are gone.
-    ///
-    /// # Errors
-    /// The first model whose states cannot be derived.
-    pub async fn prepare(&self, registered: &Registered, backbone: &Backbone) -> Result<(), StatesError> {
-        self.forget_others(registered);
-        for model in registered.models() {
-            self.states(model, backbone).await?;
-        }
-        Ok(())
-    }
-
-    fn forget_others(&self, registered: &Registered) {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.retain(|reference, _| registered.models().any(|model| model.reference == *reference));
-    }
-
-    /// What a model believes of everybody.
-    ///
-    /// # Errors
-    /// Examples that cannot be embedded, or that the head refuses. The next request tries again.
-    pub async fn states(&self, model: &Arc<Model>, backbone: &Backbone) -> Result<Arc<States>, StatesError> {
-        let cell = {
-            let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(states.entry(model.reference.clone()).or_default())
-        };
-        let derived = cell.get_or_try_init(|| async {
-            let (model, backbone, records) = (Arc::clone(model), backbone.clone(), Arc::clone(&self.records));
-            let people: Vec<(UserId, Vec<usize>)> =
-                self.by_id.iter().map(|(user_id, known)| (user_id.clone(), known.examples.clone())).collect();
-            let derived =
-                tokio::task::spawn_blocking(move || derive(&model, &backbone, &records, people)).await;
-            match derived {
-                Ok(states) => states.map(Arc::new),
-                Err(stopped) => match stopped.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Err(StatesError::Stopped),
-                },
+    /// Those whose state is known, and by position those whose state is not.
+    #[expect(clippy::type_complexity, reason = "one caller, just above")]
+    fn look_up(
+        &self,
+        model: &Model,
+        people: Vec<Person>,
+    ) -> (Vec<Option<Result<Resolved, Unusable>>>, Vec<(usize, StateKey)>) {
+        let (mut resolved, mut missing) = (Vec::with_capacity(people.len()), Vec::new());
+        let model = model.head.is_personal().then(|| derivation::model_key(model));
+        let states = self.derivation.states.read();
+        for (at, person) in people.into_iter().enumerate() {
+            let Some(model) = model.filter(|_| person.is_known()) else {
+                resolved.push(Some(Ok(Resolved { person, state: None })));
+                continue;
+            };
+            let key = StateKey { model, user_id: Arc::clone(&person.user_id), version: person.version };
+            let known = states.get(&key).cloned();
+            if known.is_none() {
+                missing.push((at, key));
             }
-        });
-        derived.await.cloned()
-    }
-}
-
-impl From<CorpusError> for StatesError {
-    fn from(error: CorpusError) -> Self {
-        match error {
-            CorpusError::Backbone(error) => Self::Backbone(error),
-            text @ CorpusError::Text { .. } => Self::Corpus(text),
+            resolved.push(known.map(|known| known.map(Derived::into_resolved)));
         }
+        (resolved, missing)
     }
-}
 
-/// The states of people, each from their own records alone.
-fn derive(
-    model: &Model,
-    backbone: &Backbone,
-    records: &[ComparisonRecord],
-    people: Vec<(UserId, Vec<usize>)>,
-) -> Result<States, StatesError> {
-    let head = model.head.as_ref();
-    if records.is_empty() || !head.is_personal() {
-        let state = |examples: &[usize]| head.population().clone().with_examples(examples.len());
-        return Ok(people.into_iter().map(|(user_id, examples)| (user_id, state(&examples))).collect());
-    }
-    let corpus = embed_corpus(backbone, records, head.text_forms(), &mut |_, _| ())?;
-    let mut states = States::new();
-    for (user_id, examples) in people {
-        let refused = |source| StatesError::Head { user_id: user_id.clone(), source };
-        let sides = |items: Vec<usize>| -> Result<Array2<f32>, StatesError> {
-            corpus.items.features(head, &items).map_err(refused)
-        };
-        let chosen = sides(examples.iter().map(|at| corpus.comparisons[*at].chosen).collect())?;
-        let rejected = sides(examples.iter().map(|at| corpus.comparisons[*at].rejected).collect())?;
-        let observations: Vec<Observation<'_>> = examples
-            .iter()
-            .enumerate()
-            .map(|(row, at)| Observation {
-                chosen: chosen.row(row),
-                rejected: rejected.row(row),
-                names: corpus.items.names_of(&corpus.comparisons[*at]),
-                strength: corpus.comparisons[*at].strength,
-                label_confidence: corpus.comparisons[*at].label_confidence,
-            })
-            .collect();
-        let state = head.adapt(&observations, None).map_err(refused)?;
-        states.insert(user_id, state);
-    }
-    Ok(states)
-}
-
-#[cfg(test)]
-mod tests {
-    use polyreward_domain::{Comparison, LabelConfidence, Prompt, Strength};
-
-    use super::*;
-
-    fn record(user_id: &str, country: &str, split: Option<Split>) -> ComparisonRecord {
-        ComparisonRecord {
-            user_id: user_id.parse().unwrap(),
-            attributes: Attributes::from([("country".to_owned(), country.to_owned())]),
-            comparison: Comparison {
-                prompt: Prompt::Text("Name a fish.".into()),
-                chosen: "A trout.".into(),
-                rejected: "No.".into(),
-                strength: Strength::default(),
-                label_confidence: LabelConfidence::default(),
-                rationale: None,
-            },
-            id: None,
-            created_at: None,
-            split,
-            tags: Vec::new(),
+    /// Derives states ahead of the first requests, as many as are kept. What fails here fails again, and is counted, when
+    /// somebody asks. Returns how many states there are.
+    ///
+    /// # Errors
+    /// The directory or the backbone cannot be asked.
+    pub async fn warm(&self, registered: &Registered) -> Result<usize, StatesError> {
+        let everybody = self.directory.members(&Attributes::new(), usize::MAX).await?;
+        let mut derived = 0;
+        for model in registered.models().filter(|model| model.head.is_personal()) {
+            let model_key = derivation::model_key(model);
+            let mut keys = Vec::with_capacity(everybody.len());
+            for Person { user_id, version, .. } in everybody.iter().filter(|person| person.is_known()) {
+                keys.push(StateKey { model: model_key, user_id: Arc::clone(user_id), version: *version });
+            }
+            let mut results = stream::iter(keys)
+                .map(|key| async move {
+                    match self.derivation.known(&key) {
+                        Some(known) => Ok(known),
+                        None => self.derivation.wait_for(model, key).await,
+                    }
+                })
+                .buffer_unordered(AHEAD_AT_ONCE);
+            while let Some(result) = results.try_next().await? {
+                derived += usize::from(result.is_ok());
+                if self.derivation.states.is_full() {
+                    return Ok(derived);
+                }
+            }
         }
-    }
-
-    #[test]
-    fn groups_are_of_people_who_have_every_attribute() {
-        let people = People::of(vec![
-            record("ada", "UK", None),
-            record("bob", "US", Some(Split::Context)),
-            record("ada", "FR", None),
-            record("cid", "FR", Some(Split::Query)),
-        ])
-        .unwrap();
-        let group = |country: &str| -> Vec<String> {
-            let attributes = Attributes::from([("country".to_owned(), country.to_owned())]);
-            people.group(&attributes).map(ToString::to_string).collect()
-        };
-        assert_eq!(people.len(), 2);
-        assert_eq!((group("FR"), group("US")), (vec!["ada".to_owned()], vec!["bob".to_owned()]));
-        assert!(group("UK").is_empty());
-        assert_eq!(people.group(&Attributes::new()).count(), 2);
-    }
-
-    #[test]
-    fn names_that_no_user_can_have_and_crowds_of_examples_are_refused() {
-        assert!(matches!(People::of(vec![record("a b", "UK", None)]), Err(PeopleError::Name { .. })));
-        let many = vec![record("ada", "UK", None); MAX_EXAMPLES + 1];
-        assert!(matches!(People::of(many), Err(PeopleError::TooMany { .. })));
+        Ok(derived)
     }
 }

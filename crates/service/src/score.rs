@@ -1,17 +1,27 @@
 //! `POST /score` without HTTP: embeddings, user state, rewards, calibrated preferences.
 
-use std::{collections::HashMap, ops::Range, sync::Arc, time::Instant};
+mod audience;
+mod plan;
+mod room;
+mod task;
 
-use ndarray::{Array2, s};
-use polyreward_backbone::{Backbone, BackboneError, EmbedInput, Embedded, InputError};
-use polyreward_domain::{Attributes, ModelRef, ModelSelector, Overflow, Prompt, TextForm, UserId};
-use polyreward_heads::{HeadError, TextEmbeddings, UserState};
+use std::{sync::Arc, time::Instant};
 
+use polyreward_backbone::{Backbone, BackboneError, Embedded, InputError};
+use polyreward_domain::{Attributes, ModelRef, ModelSelector, Overflow, Prompt, UserId};
+use polyreward_heads::HeadError;
+use tokio::sync::OwnedSemaphorePermit;
+
+use self::{
+    plan::Plan,
+    room::{Room, Wanted},
+    task::{Panel, Task, TaskError},
+};
 use crate::{
-    judge::{Estimates, Judge, aggregate, ranking},
+    judge::Judge,
     metrics,
-    people::{People, States, StatesError},
-    registry::{Model, ModelRegistry, RegistryError},
+    people::{People, Person, Resolved, StateVersion, StatesError, Unusable},
+    registry::{ModelRegistry, RegistryError},
 };
 
 /// Two responses to one prompt.
@@ -71,7 +81,7 @@ pub enum Aggregate {
     Min,
     /// The 20th percentile, linear between two people.
     P20,
-    /// The share of people who prefer the response to all others of its prompt.
+    /// The share of people who prefer the response to all others of its prompt; of a pair, by their preferences.
     Share,
 }
 
@@ -83,7 +93,8 @@ pub enum RewardScale {
     Raw,
     /// Standard deviations from the mean population reward of the training responses.
     Standard,
-    /// Mean preference against the model's reference responses, in `[0, 1]`.
+    /// Mean preference against the model's reference responses, in `[0, 1]`. A reward counts once for itself and once more
+    /// for every 16 references.
     WinRate,
 }
 
@@ -159,7 +170,8 @@ pub struct AudienceScore {
     pub aggregates: Vec<(Aggregate, Vec<f64>)>,
     /// Positions of the responses from the best to the worst by the first aggregate; ties by position.
     pub ranking: Vec<usize>,
-    /// Of a pair: the audience's mean P(a preferred to b) and its posterior standard deviation, people being independent.
+    /// Of a pair: the audience's mean P(a preferred to b) and its posterior standard deviation, people being independent
+    /// unless they share a state.
     pub preference: Option<(f64, f64)>,
 }
 
@@ -203,8 +215,13 @@ pub enum Seen {
     User(UserSeen),
     /// Each of several people's.
     Users(Vec<UserSeen>),
-    /// So many people's together.
-    Audience(usize),
+    /// Several people's together.
+    Audience {
+        /// Whose rewards were aggregated.
+        users: usize,
+        /// Members of the group who were left out, since their examples cannot be used.
+        left_out: usize,
+    },
 }
 
 /// What the answer cost.
@@ -219,7 +236,7 @@ pub struct Usage {
 }
 
 /// The answer to a [`ScoreQuery`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ScoreOutcome {
     /// Which model answered.
     pub model: ModelRef,
@@ -227,10 +244,33 @@ pub struct ScoreOutcome {
     pub backbone: String,
     /// Whose rewards it holds.
     pub seen: Seen,
+    /// What the states behind it were derived from; of several people, together.
+    pub state_version: StateVersion,
     /// The results.
     pub results: Scored,
     /// What it cost.
     pub usage: Usage,
+    /// Rewards in it.
+    pub rewards: usize,
+    /// The room it takes, until it is written out.
+    pub room: Option<HeldRoom>,
+}
+
+/// Room among the requests in flight; given back when it is dropped.
+#[derive(Debug)]
+pub struct HeldRoom {
+    _units: OwnedSemaphorePermit,
+}
+
+/// One of the people a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The only one.
+    User,
+    /// One of several, by position.
+    Users(usize),
+    /// Every member of an audience.
+    Audience,
 }
 
 /// Why a request has no answer.
@@ -250,20 +290,71 @@ pub enum ScoreError {
     EmptyAudience,
     /// More rewards than one answer holds.
     #[error(
-        "{rewards} rewards (responses by people, by reference responses on the win_rate scale), more than the {limit} of one request"
+        "{rewards} rewards (responses by people, each counted {each} times on this scale), more than the {limit} of one request"
     )]
     TooManyRewards {
-        /// How many were asked for.
+        /// How many were asked for, at least.
         rewards: usize,
+        /// How often each counts.
+        each: usize,
         /// The limit.
         limit: usize,
     },
-    /// The users' states cannot be derived from their examples.
-    #[error("the users' states cannot be derived")]
+    /// Other requests hold all the room there is for numbers.
+    #[error("the rewards of other requests take all the room there is")]
+    NoRoom,
+    /// The deadline passed before the rewards were computed.
+    #[error("the deadline passed before the rewards were computed")]
+    DeadlineExceeded,
+    /// People whose examples cannot be used.
+    #[error("the examples of {} of the people cannot be used", .0.len())]
+    UnusableExamples(Vec<(Asked, Unusable)>),
+    /// The users' states cannot be derived from their examples now.
+    #[error(transparent)]
     States(#[from] StatesError),
     /// The head refused what the backbone gave it.
     #[error("the head failed")]
     Head(#[from] HeadError),
+}
+
+impl ScoreError {
+    /// The error as the counter of scores names it.
+    fn label(&self) -> &'static str {
+        let backbone = match self {
+            Self::Model(_)
+            | Self::Faults(_)
+            | Self::EmptyAudience
+            | Self::TooManyRewards { .. }
+            | Self::UnusableExamples(_) => return "refused",
+            Self::NoRoom | Self::DeadlineExceeded | Self::States(StatesError::DeadlineExceeded) => {
+                return "overloaded";
+            }
+            Self::Backbone(error) => error,
+            Self::States(StatesError::Backbone(error)) => error,
+            Self::States(_) | Self::Head(_) => return "failed",
+        };
+        match backbone {
+            BackboneError::Overloaded { .. }
+            | BackboneError::TooManyTexts { .. }
+            | BackboneError::DeadlineExceeded => "overloaded",
+            _ => "failed",
+        }
+    }
+}
+
+/// What scoring may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoreLimits {
+    /// Rewards of one request for several people: responses by people; see [`RewardScale::WinRate`] for its price.
+    pub max_rewards: usize,
+    /// Numbers of all requests together: people by responses and by the length of a state.
+    pub max_pending_cells: usize,
+}
+
+impl Default for ScoreLimits {
+    fn default() -> Self {
+        Self { max_rewards: 1 << 20, max_pending_cells: 1 << 23 }
+    }
 }
 
 /// Scores requests with the registered models.
@@ -272,22 +363,24 @@ pub struct Scorer {
     registry: Arc<ModelRegistry>,
     backbone: Backbone,
     people: Arc<People>,
-}
-
-/// Whose states a request needs, by name: resolved before its texts are embedded.
-struct Judged {
-    /// Somebody unknown has none.
-    users: Vec<Option<UserId>>,
-    seen: Seen,
+    max_rewards: usize,
+    room: Room,
 }
 
 impl Scorer {
-    /// Rewards in one answer at most: responses by people, each against every reference response on the `win_rate` scale.
-    pub const MAX_REWARDS: usize = 1 << 22;
+    /// Comparisons with reference responses that cost as much as a reward on another scale: on the `win_rate` scale,
+    /// memory does not grow with the references, but time does.
+    const REFERENCES_A_REWARD: usize = 16;
 
     /// A scorer of the registry's models on their backbone, for these people.
-    pub fn new(registry: Arc<ModelRegistry>, backbone: Backbone, people: Arc<People>) -> Self {
-        Self { registry, backbone, people }
+    pub fn new(
+        registry: Arc<ModelRegistry>,
+        backbone: Backbone,
+        people: Arc<People>,
+        limits: ScoreLimits,
+    ) -> Self {
+        let room = Room::new(limits.max_pending_cells);
+        Self { registry, backbone, people, max_rewards: limits.max_rewards, room }
     }
 
     /// Rewards and preferences, in the order of the request.
@@ -307,17 +400,31 @@ impl Scorer {
 
     async fn judge(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
         let model = Arc::clone(self.registry.registered().find(query.model.as_ref())?);
-        let states = match query.whose {
-            Whose::Population => Arc::default(),
-            _ => self.people.states(&model, &self.backbone).await?,
+        let plan = Plan::of(&query.work, model.head.text_forms());
+        let responses = plan.rows.len();
+        let each = match query.scale {
+            RewardScale::WinRate => 1 + model.reference_features.nrows() / Self::REFERENCES_A_REWARD,
+            RewardScale::Raw | RewardScale::Standard => 1,
         };
-        let judged = self.judged(&query.whose, &states)?;
-        let plan = Plan::of(&query.work, &model);
-        let against = if query.scale == RewardScale::WinRate { model.reference_features.nrows() } else { 1 };
-        let rewards = plan.rows.len().saturating_mul(judged.users.len()).saturating_mul(against);
-        if judged.users.len() > 1 && rewards > Self::MAX_REWARDS {
-            return Err(ScoreError::TooManyRewards { rewards, limit: Self::MAX_REWARDS });
+        // Whoever asks for too much is told before a state is derived or a text embedded.
+        let people = self.asked(&query.whose, self.max_rewards / (responses * each).max(1) + 1);
+        let people = within(query.deadline, people).await??;
+        let rewards = responses.saturating_mul(people.len().max(1));
+        if people.len() > 1 && rewards.saturating_mul(each) > self.max_rewards {
+            let rewards = rewards.saturating_mul(each);
+            return Err(ScoreError::TooManyRewards { rewards, each, limit: self.max_rewards });
         }
+        let state_len = model.head.population().mean().len();
+        let of_references = Judge { model: &model, scale: query.scale }.reference_cells(responses);
+        let cells = people.len().max(1).saturating_mul(responses + state_len).saturating_add(of_references);
+        let room = HeldRoom { _units: self.room.take(cells).ok_or(ScoreError::NoRoom)? };
+
+        let resolved = self.people.resolve(&model, people, query.deadline).await?;
+        let (people, seen) = seen(&query.whose, resolved)?;
+        let state_version = match &seen {
+            Seen::User(_) => people[0].person.version,
+            _ => StateVersion::together(people.iter().map(|one| one.person.version)),
+        };
         let embedded = self.backbone.embed(plan.inputs.clone(), query.overflow, query.deadline).await?;
         let started = Instant::now();
         let usage = usage_of(&embedded);
@@ -325,200 +432,112 @@ impl Scorer {
         if !query.partial && faults.iter().any(Option::is_some) {
             return Err(ScoreError::Faults(faults.into_iter().flatten().collect()));
         }
-        let aggregates = match query.whose {
-            Whose::Audience { aggregates, .. } => Some(aggregates),
-            _ => None,
+        let (wanted, _caller) = Wanted::until(query.deadline);
+        let task = Task {
+            model: Arc::clone(&model),
+            plan,
+            embedded,
+            faults,
+            scale: query.scale,
+            panel: match query.whose {
+                Whose::Population => Panel::of([None]),
+                _ => Panel::of(people.into_iter().map(|one| one.state)),
+            },
+            aggregates: match query.whose {
+                Whose::Audience { aggregates, .. } => Some(aggregates),
+                _ => None,
+            },
+            wanted,
         };
-        let task = Task { model: Arc::clone(&model), plan, embedded, faults, scale: query.scale, aggregates };
-        // Seconds, for a large request on the win_rate scale: not on a thread that answers probes.
-        let results = tokio::task::spawn_blocking(move || task.run(&judged.users, &states)).await;
-        let results = match results {
-            Ok(results) => results?,
+        // Seconds, for a large request on the win_rate scale: not on a thread that answers probes. The room goes with
+        // it, since a task is not broken off at once when its caller leaves.
+        let task = tokio::task::spawn_blocking(move || (task.run(), room));
+        let (results, room) = match task.await {
+            Ok((results, room)) => (results, room),
             Err(stopped) => match stopped.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => return Err(ScoreError::Backbone(BackboneError::Stopped)),
             },
         };
+        let results = results.map_err(|error| match error {
+            TaskError::Head(error) => ScoreError::Head(error),
+            TaskError::Unwanted => ScoreError::DeadlineExceeded,
+        })?;
         ::metrics::histogram!(metrics::HEAD_SECONDS).record(started.elapsed());
-        ::metrics::counter!(metrics::REWARDS_TOTAL).increment(rewards as u64);
+        ::metrics::counter!(metrics::REWARDS_TOTAL).increment(responses as u64);
         Ok(ScoreOutcome {
             model: model.reference.clone(),
             backbone: self.backbone.info().name.clone(),
-            seen: judged.seen,
+            seen,
+            state_version,
             results,
             usage,
+            rewards,
+            room: Some(room),
         })
     }
 
-    fn judged(&self, whose: &Whose, states: &States) -> Result<Judged, ScoreError> {
-        let look_up = |user_id: &UserId| {
-            let state = states.get(user_id);
-            let seen = UserSeen {
-                user_id: user_id.clone(),
-                examples: state.map_or(0, UserState::examples),
-                known: state.is_some(),
-            };
-            (state.map(|_| user_id.clone()), seen)
-        };
+    /// Who is asked for, an audience up to a number of members.
+    async fn asked(&self, whose: &Whose, most: usize) -> Result<Vec<Person>, ScoreError> {
         Ok(match whose {
-            Whose::Population => Judged { users: vec![None], seen: Seen::Population },
-            Whose::User(user_id) => {
-                let (user, seen) = look_up(user_id);
-                Judged { users: vec![user], seen: Seen::User(seen) }
-            }
-            Whose::Users(user_ids) => {
-                let (users, seen) = user_ids.iter().map(look_up).unzip();
-                Judged { users, seen: Seen::Users(seen) }
-            }
+            Whose::Population => Vec::new(),
+            Whose::User(user_id) => self.people.find(std::slice::from_ref(user_id)).await?,
+            Whose::Users(user_ids) => self.people.find(user_ids).await?,
             Whose::Audience { group, .. } => {
-                let users: Vec<_> = self.people.group(group).cloned().map(Some).collect();
-                if users.is_empty() {
+                let members = self.people.members(group, most).await?;
+                if members.is_empty() {
                     return Err(ScoreError::EmptyAudience);
                 }
-                Judged { seen: Seen::Audience(users.len()), users }
+                members
             }
         })
     }
 }
 
-impl ScoreError {
-    /// The error as the counter of scores names it.
-    fn label(&self) -> &'static str {
-        let backbone = match self {
-            Self::Model(_) | Self::Faults(_) | Self::EmptyAudience | Self::TooManyRewards { .. } => {
-                return "refused";
-            }
-            Self::Backbone(error) | Self::States(StatesError::Backbone(error)) => Some(error),
-            Self::States(_) | Self::Head(_) => None,
-        };
-        match backbone {
-            Some(
-                BackboneError::Overloaded { .. }
-                | BackboneError::TooManyTexts { .. }
-                | BackboneError::DeadlineExceeded,
-            ) => "overloaded",
-            _ => "failed",
-        }
+/// What comes before the deadline.
+async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Result<T, ScoreError> {
+    match deadline {
+        None => Ok(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), future)
+            .await
+            .map_err(|_elapsed| ScoreError::DeadlineExceeded),
     }
 }
 
-/// Everything after the embeddings.
-struct Task {
-    model: Arc<Model>,
-    plan: Plan,
-    embedded: Vec<Result<Embedded, InputError>>,
-    faults: Vec<Option<Fault>>,
-    scale: RewardScale,
-    /// What an audience is reduced to.
-    aggregates: Option<Vec<Aggregate>>,
-}
-
-impl Task {
-    fn run(mut self, users: &[Option<UserId>], states: &States) -> Result<Scored, HeadError> {
-        let features = self.features()?;
-        let population = self.model.head.population();
-        let users: Vec<&UserState> = users
-            .iter()
-            .map(|user| user.as_ref().and_then(|user_id| states.get(user_id)).unwrap_or(population))
-            .collect();
-        let judge = Judge { model: &self.model, users: &users, scale: self.scale };
-        let rewards = judge.rewards(features.view())?;
-        let preferences = if self.plan.pairs && !self.faults.is_empty() {
-            Some(judge.preferences(features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]))?)
-        } else {
-            None
-        };
-        Ok(match (&self.aggregates, &preferences) {
-            (Some(aggregates), _) => Scored::Audience(self.answers(&rewards, |at, group| {
-                vec![audience_score(&rewards, preferences.as_ref().map(|p| (p, at)), group, aggregates)]
-            })),
-            (None, Some(preferences)) => Scored::Pairs(self.answers(&rewards, |at, (first, _)| {
-                let score = |user: usize| PairScore {
-                    reward_a: rewards.value[[user, first]],
-                    reward_b: rewards.value[[user, first + 1]],
-                    preference: preferences.value[[user, at]],
-                    uncertainty: preferences.deviation[[user, at]],
-                };
-                (0..users.len()).map(score).collect()
-            })),
-            (None, None) => Scored::Items(self.answers(&rewards, |_, (first, len)| {
-                let score = |user: usize| {
-                    let of = |estimates: &Array2<f64>| estimates.slice(s![user, first..first + len]).to_vec();
-                    let values = of(&rewards.value);
-                    let ranking = ranking(&values);
-                    ItemScore { rewards: values, uncertainties: of(&rewards.deviation), ranking }
-                };
-                (0..users.len()).map(score).collect()
-            })),
-        })
-    }
-
-    /// Features of every response, `[rows, F]`. A text whose features are not finite becomes its group's fault, and zeros,
-    /// so that it spoils no other.
-    fn features(&mut self) -> Result<Array2<f32>, HeadError> {
-        match self.plan.features(&self.model, &self.embedded, &[]) {
-            Err(HeadError::NotFinite(_)) => {}
-            features => return features,
+/// Those whose rewards are computed, and what the answer says of them. Examples that cannot be used are an error where
+/// their person was named; a member of an audience is left out for them, and counted.
+fn seen(
+    whose: &Whose,
+    resolved: Vec<Result<Resolved, Unusable>>,
+) -> Result<(Vec<Resolved>, Seen), ScoreError> {
+    let (mut people, mut unusable) = (Vec::with_capacity(resolved.len()), Vec::new());
+    for (at, one) in resolved.into_iter().enumerate() {
+        match (one, whose) {
+            (Ok(one), _) => people.push(one),
+            (Err(error), Whose::Users(_)) => unusable.push((Asked::Users(at), error)),
+            (Err(error), Whose::Audience { .. }) => unusable.push((Asked::Audience, error)),
+            (Err(error), _) => unusable.push((Asked::User, error)),
         }
-        let alone = |row: usize| self.plan.features_of(&self.model, &self.embedded, row..row + 1, &[]);
-        let mut bad = Vec::new();
-        for row in 0..self.plan.rows.len() {
-            match alone(row) {
-                Ok(_) => {}
-                Err(HeadError::NotFinite(_)) => bad.push(row),
-                Err(error) => return Err(error),
-            }
-        }
-        for (at, (first, len)) in self.plan.groups.iter().enumerate() {
-            let spoilt = bad.iter().find(|row| (*first..first + len).contains(row));
-            if let (Some(row), None) = (spoilt, &self.faults[at]) {
-                self.faults[at] = Some(not_finite(at, self.plan.part(row - first)));
-            }
-        }
-        self.plan.features(&self.model, &self.embedded, &bad)
     }
-
-    /// An answer for every group without a fault and with finite rewards.
-    fn answers<T>(
-        &self,
-        rewards: &Estimates,
-        scores: impl Fn(usize, (usize, usize)) -> Vec<T>,
-    ) -> Vec<Result<Answer<T>, Fault>> {
-        let answer = |(at, (fault, group)): (usize, (&Option<Fault>, &(usize, usize)))| {
-            if let Some(fault) = fault {
-                return Err(fault.clone());
-            }
-            let (first, len) = *group;
-            if let Some(bad) = (0..len).find(|position| !rewards.is_finite(first + position)) {
-                return Err(not_finite(at, self.plan.part(bad)));
-            }
-            Ok(Answer { scores: scores(at, *group), truncated: self.plan.truncated(*group, &self.embedded) })
-        };
-        self.faults.iter().zip(&self.plan.groups).enumerate().map(answer).collect()
+    let left_out = unusable.len();
+    if left_out > 0 && (people.is_empty() || !matches!(whose, Whose::Audience { .. })) {
+        if matches!(whose, Whose::Audience { .. }) {
+            unusable.truncate(1);
+        }
+        return Err(ScoreError::UnusableExamples(unusable));
     }
-}
-
-/// What an audience makes of one group of responses.
-fn audience_score(
-    rewards: &Estimates,
-    preferences: Option<(&Estimates, usize)>,
-    (first, len): (usize, usize),
-    aggregates: &[Aggregate],
-) -> AudienceScore {
-    let of_group = rewards.value.slice(s![.., first..first + len]);
-    let aggregates: Vec<_> = aggregates.iter().map(|how| (*how, aggregate(&of_group, *how))).collect();
-    let preference = preferences.map(|(preferences, at)| {
-        let people = of_group.nrows() as f64;
-        let variance: f64 = preferences.deviation.column(at).iter().map(|sd| sd * sd).sum();
-        (preferences.value.column(at).sum() / people, variance.sqrt() / people)
+    let mut each = people.iter().map(|Resolved { person, .. }| UserSeen {
+        user_id: UserId::clone(&person.user_id),
+        examples: person.examples,
+        known: person.is_known(),
     });
-    let ranking = aggregates.first().map(|(_, values)| ranking(values)).unwrap_or_default();
-    AudienceScore { aggregates, ranking, preference }
-}
-
-/// A number that would not be finite must not leave the server.
-fn not_finite(at: usize, part: Part) -> Fault {
-    Fault { at, part, error: InputError::NotFinite }
+    let seen = match whose {
+        Whose::Population => Seen::Population,
+        Whose::User(_) => Seen::User(each.next().expect("one was asked for")),
+        Whose::Users(_) => Seen::Users(each.collect()),
+        Whose::Audience { .. } => Seen::Audience { users: people.len(), left_out },
+    };
+    Ok((people, seen))
 }
 
 fn usage_of(embedded: &[Result<Embedded, InputError>]) -> Usage {
@@ -528,137 +547,4 @@ fn usage_of(embedded: &[Result<Embedded, InputError>]) -> Usage {
         usage.embeddings_cached += usize::from(text.cached);
     }
     usage
-}
-
-/// Which texts a request needs, each once, and where they go.
-struct Plan {
-    /// What the backbone is asked for.
-    inputs: Vec<EmbedInput>,
-    /// For every response of the request in turn: its inputs, one a form of the head.
-    rows: Vec<Vec<usize>>,
-    /// The forms, in the order of the inputs of a row.
-    forms: Vec<TextForm>,
-    /// For every pair or item: its first row and number of rows.
-    groups: Vec<(usize, usize)>,
-    /// Whether the groups are pairs.
-    pairs: bool,
-}
-
-impl Plan {
-    fn of(work: &Work, model: &Model) -> Self {
-        let mut plan = Self {
-            inputs: Vec::new(),
-            rows: Vec::new(),
-            forms: model.head.text_forms().iter().collect(),
-            groups: Vec::new(),
-            pairs: matches!(work, Work::Pairs(_)),
-        };
-        let mut known = HashMap::new();
-        match work {
-            Work::Pairs(pairs) => {
-                for pair in pairs {
-                    plan.add_group(&pair.prompt, [&pair.response_a, &pair.response_b], &mut known);
-                }
-            }
-            Work::Items(items) => {
-                for item in items {
-                    plan.add_group(&item.prompt, &item.responses, &mut known);
-                }
-            }
-        }
-        plan
-    }
-
-    fn add_group<'a>(
-        &mut self,
-        prompt: &'a Arc<Prompt>,
-        responses: impl IntoIterator<Item = &'a Arc<str>>,
-        known: &mut HashMap<(TextForm, Option<&'a Prompt>, Option<&'a str>), usize>,
-    ) {
-        let first = self.rows.len();
-        for response in responses {
-            let row = self.forms.iter().map(|form| {
-                let key = match form {
-                    TextForm::PromptResponse => (*form, Some(&**prompt), Some(&**response)),
-                    TextForm::Prompt => (*form, Some(&**prompt), None),
-                    TextForm::Response => (*form, None, Some(&**response)),
-                };
-                *known.entry(key).or_insert_with(|| {
-                    let input = EmbedInput {
-                        form: *form,
-                        prompt: Arc::clone(prompt),
-                        response: Arc::clone(response),
-                    };
-                    self.inputs.push(input);
-                    self.inputs.len() - 1
-                })
-            });
-            let row = row.collect();
-            self.rows.push(row);
-        }
-        self.groups.push((first, self.rows.len() - first));
-    }
-
-    /// The first fault of every group, if it has one.
-    fn faults(&self, embedded: &[Result<Embedded, InputError>]) -> Vec<Option<Fault>> {
-        let fault = |at: usize, &(first, len): &(usize, usize)| {
-            (0..len).find_map(|position| {
-                let error =
-                    self.rows[first + position].iter().find_map(|input| embedded[*input].as_ref().err())?;
-                Some(Fault { at, part: self.part(position), error: error.clone() })
-            })
-        };
-        self.groups.iter().enumerate().map(|(at, group)| fault(at, group)).collect()
-    }
-
-    /// What a position in a group is called.
-    fn part(&self, position: usize) -> Part {
-        match (self.pairs, position) {
-            (true, 0) => Part::ResponseA,
-            (true, _) => Part::ResponseB,
-            (false, position) => Part::Response(position),
-        }
-    }
-
-    /// Features of every response, `[rows, F]`; of zeros where a text has no embedding or its row is left out.
-    fn features(
-        &self,
-        model: &Model,
-        embedded: &[Result<Embedded, InputError>],
-        left_out: &[usize],
-    ) -> Result<Array2<f32>, HeadError> {
-        self.features_of(model, embedded, 0..self.rows.len(), left_out)
-    }
-
-    fn features_of(
-        &self,
-        model: &Model,
-        embedded: &[Result<Embedded, InputError>],
-        rows: Range<usize>,
-        left_out: &[usize],
-    ) -> Result<Array2<f32>, HeadError> {
-        let dim = model.head.embedding_dim();
-        let mut matrices: Vec<Array2<f32>> =
-            self.forms.iter().map(|_| Array2::zeros((rows.len(), dim))).collect();
-        for (to, from) in rows.enumerate().filter(|(_, row)| !left_out.contains(row)) {
-            for (matrix, input) in matrices.iter_mut().zip(&self.rows[from]) {
-                if let Ok(text) = &embedded[*input] {
-                    matrix.row_mut(to).assign(&ndarray::ArrayView1::from(&*text.embedding));
-                }
-            }
-        }
-        let texts = self
-            .forms
-            .iter()
-            .zip(&matrices)
-            .fold(TextEmbeddings::default(), |texts, (form, rows)| texts.with(*form, rows.view()));
-        model.head.features(&texts)
-    }
-
-    fn truncated(&self, group: (usize, usize), embedded: &[Result<Embedded, InputError>]) -> bool {
-        self.rows[group.0..group.0 + group.1]
-            .iter()
-            .flatten()
-            .any(|input| embedded[*input].as_ref().is_ok_and(|text| text.truncated))
-    }
 }

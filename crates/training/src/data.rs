@@ -288,9 +288,9 @@ mod tests {
 
     #[test]
     fn texts_are_held_out_and_nothing_that_touches_them_is_trained_on() {
-        // 60 prompts of 4 responses, then 240 texts that are all compared with one another.
-        for (together, whole) in [(4, true), (240, false)] {
-            let (people, names) = readers(240, together);
+        // 120 prompts of 4 responses, then 480 texts that are all compared with one another.
+        for (together, whole) in [(4, true), (480, false)] {
+            let (people, names) = readers(480, together);
             let hold_out = HoldOut::choose(&people, &names, 3).unwrap();
             assert!(!hold_out.items.is_empty());
             let touched = |row: &ItemComparison| hold_out.is_of_held_out_items(row);

@@ -147,7 +147,7 @@ impl<'a> Fitting<'a> {
         let single = usize::from(runs[1].loss < runs[0].loss);
         // A few held-out people may favour either by chance.
         let (gain, error) = gain(&runs[single].of_people, &runs[2].of_people);
-        let chosen = if gain - error > SECOND_FORM_GAIN { 2 } else { single };
+        let chosen = if gain > SECOND_FORM_GAIN.max(2.0 * error) { 2 } else { single };
         self.forms.clone_from(&candidates[chosen]);
         let tried: Vec<Value> = candidates
             .iter()
@@ -156,7 +156,7 @@ impl<'a> Fitting<'a> {
             .collect();
         self.forms_report = json!({
             "chosen": self.forms,
-            "by": "log loss on held-out people after a short run; two forms must gain 0.01 nats and a standard error",
+            "by": "log loss on held-out people after a short run; two forms must gain 0.01 nats, and two standard errors of the gain",
             "gain_of_two_forms": gain,
             "standard_error": error,
             "tried": tried,

@@ -4,14 +4,13 @@ use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::pin,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use polyreward_http::{AppState, Drained, Limits, PrometheusHandle, ServeOptions, install_metrics};
-use polyreward_service::{ModelRegistry, People};
+use polyreward_service::{ModelRegistry, People, PeopleFile};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
@@ -77,9 +76,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) -> anyhow::Result<Duration> {
     // The port before the models: a busy one should not cost a start-up.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let mut stop = pin!(stop_signal()?);
-    let people = Arc::new(read_people(config.users.path.as_deref())?);
+    let stop = stop_signal()?;
+    let file = read_people(config.users.path.as_deref())?;
     let backbone = open_backbone(config)?;
+    let known = file.len();
+    let people = Arc::new(People::new(Arc::new(file), backbone.clone(), config.users.options()));
     let registry = Arc::new(
         ModelRegistry::open(&config.models.path, backbone.info().clone())
             .with_context(|| format!("the models folder {}", config.models.path.display()))?,
@@ -87,24 +88,14 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     if registry.registered().models().next().is_none() {
         tracing::warn!("no model is loaded; /ready says so until POST /models/reload finds one");
     }
-    // Now rather than in somebody's request; models found by a reload later derive theirs when first asked.
-    if !people.is_empty() {
-        tracing::info!(people = people.len(), "learning from the examples of {} people", people.len());
+    if known > 0 {
+        // The server answers meanwhile: whoever is asked for before their turn is learned at once.
+        tokio::spawn(learn_ahead(Arc::clone(&people), Arc::clone(&registry), known));
     }
-    let registered = registry.registered();
-    tokio::select! {
-        prepared = people.prepare(&registered, &backbone) => {
-            prepared.context("learning from the people's examples")?;
-        }
-        () = &mut stop => {
-            tracing::info!("told to stop before the server listened");
-            backbone.shutdown();
-            return Ok(Duration::ZERO); // nobody waits for an answer
-        }
-    }
-    drop(registered);
     let limits = Limits {
         max_batch: config.server.max_batch,
+        max_users: config.server.max_users,
+        max_rewards: config.server.max_rewards,
         max_body_bytes: config.server.max_body_bytes,
         max_in_flight: config.server.max_in_flight,
         ..Limits::default()
@@ -129,10 +120,20 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
 }
 
 /// Everybody in the file, or nobody.
-fn read_people(path: Option<&Path>) -> anyhow::Result<People> {
-    let Some(path) = path else { return Ok(People::default()) };
+fn read_people(path: Option<&Path>) -> anyhow::Result<PeopleFile> {
+    let Some(path) = path else { return Ok(PeopleFile::default()) };
     let records = dataset::read(std::slice::from_ref(&path.to_owned()))?.records;
-    People::of(records).with_context(|| format!("users.path: {}", path.display()))
+    PeopleFile::of(records).with_context(|| format!("users.path: {}", path.display()))
+}
+
+/// Derives the people's states before they are asked for, as many as are kept.
+async fn learn_ahead(people: Arc<People>, registry: Arc<ModelRegistry>, known: usize) {
+    match people.warm(&registry.registered()).await {
+        Ok(states) => tracing::info!(people = known, states, "learned from the people's examples"),
+        Err(error) => {
+            tracing::warn!(error = %error, "not everybody's examples were learned ahead of requests");
+        }
+    }
 }
 
 /// The address to listen on; refused where everybody on a network could ask and no key is configured.

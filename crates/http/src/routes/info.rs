@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use polyreward_backbone::{Backbone, BackboneInfo, CacheStats};
-use polyreward_service::{ModelRegistry, Scorer};
+use polyreward_service::ModelRegistry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -56,8 +56,11 @@ struct LimitsReply {
     max_tokens: usize,
     /// People in the `user_ids` of one request.
     max_users: usize,
-    /// Rewards of one request for several people: responses by people, by reference responses on the `win_rate` scale.
+    /// Rewards of one request for several people: responses by people. On the `win_rate` scale each counts once more for
+    /// every 16 of the model's reference responses.
     max_rewards: usize,
+    /// Numbers of all requests to score that are computed at once: people by responses and by the length of a state.
+    max_pending_cells: usize,
     /// Bytes of a body.
     max_body_bytes: usize,
     /// Bytes of all bodies held at once.
@@ -130,7 +133,8 @@ pub(crate) async fn info(
             max_batch: limits.max_batch,
             max_tokens: backbone.info().max_tokens,
             max_users: limits.max_users,
-            max_rewards: Scorer::MAX_REWARDS,
+            max_rewards: limits.max_rewards,
+            max_pending_cells: limits.max_pending_cells,
             max_body_bytes: limits.max_body_bytes,
             max_pending_body_bytes: limits.max_pending_body_bytes,
             max_in_flight: limits.max_in_flight,

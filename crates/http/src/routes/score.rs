@@ -5,15 +5,25 @@ mod request;
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::HeaderMap};
-use polyreward_service::Scorer;
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use polyreward_service::{ScoreOutcome, Scorer};
 
-use self::{reply::ScoreReply, request::ScoreRequest};
+use self::{
+    reply::ScoreReply,
+    request::{Places, ScoreRequest},
+};
 use crate::{
     extract::JsonBody,
     limits::{Deadline, Limits},
     problem::Problem,
 };
+
+/// Rewards from which on an answer is written by a thread that answers nobody else.
+const LARGE: usize = 4096;
 
 /// Scores responses to prompts.
 ///
@@ -27,7 +37,7 @@ use crate::{
 ), responses(
     (status = 200, description = "A result for each pair or item", body = ScoreReply, headers(
         ("x-model-version" = String, description = "The model that answered, as `name@version`"),
-        ("x-user-state-version" = u64, description = "Version of the user's state; 0 is the population; absent where several people are asked for"),
+        ("x-user-state-version" = u64, description = "What the user's state was derived from, opaque: it changes when the examples do; 0 is the population. Of several people, of their states together"),
     )),
 ))]
 #[tracing::instrument(name = "http.score", skip_all, fields(entries = body.len()))]
@@ -36,9 +46,31 @@ pub(crate) async fn score(
     State(limits): State<Arc<Limits>>,
     deadline: Deadline,
     JsonBody(body): JsonBody<ScoreRequest>,
-) -> Result<(HeaderMap, Json<ScoreReply>), Problem> {
+) -> Result<Response, Problem> {
     let (query, places) = body.into_query(&limits, deadline)?;
     let outcome = scorer.score(query).await.map_err(|error| places.problem(error))?;
     let headers = reply::version_headers(&outcome);
-    Ok((headers, Json(ScoreReply::new(outcome, places)?)))
+    let json = if outcome.rewards < LARGE {
+        write(outcome, places)?
+    } else {
+        match tokio::task::spawn_blocking(move || write(outcome, places)).await {
+            Ok(json) => json?,
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return Err(Problem::draining()),
+            },
+        }
+    };
+    let json_type =
+        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    Ok((headers, json_type, json).into_response())
+}
+
+/// The answer as JSON. What the outcome held of the room for rewards is free after it.
+fn write(mut outcome: ScoreOutcome, places: Places) -> Result<Vec<u8>, Problem> {
+    let room = outcome.room.take();
+    let reply = ScoreReply::new(outcome, places)?;
+    let json = serde_json::to_vec(&reply).map_err(|error| Problem::internal(&error));
+    drop(room);
+    json
 }

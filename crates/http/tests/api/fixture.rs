@@ -21,7 +21,7 @@ use polyreward_heads::{
     TextInput, Trunk,
 };
 use polyreward_http::{AppState, Limits, PrometheusHandle, install_metrics, router};
-use polyreward_service::{ModelRegistry, People, embed_corpus};
+use polyreward_service::{Directory, ModelRegistry, People, PeopleFile, PeopleOptions, embed_corpus};
 use polyreward_training::{HoldOut, Provenance, Trained, TrainingData, write_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,8 +40,22 @@ pub fn open_backbone(options: &BackboneOptions) -> Backbone {
         std::env::var_os("ORT_DYLIB_PATH").is_some(),
         "ORT_DYLIB_PATH names no libonnxruntime; `make setup` fetches it and `make test` sets the variable"
     );
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backbone/tests/fixtures/tiny-encoder");
-    Backbone::open(&folder, options).expect("the tiny encoder opens")
+    open_tiny("tiny-encoder", options)
+}
+
+fn open_tiny(name: &str, options: &BackboneOptions) -> Backbone {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backbone/tests/fixtures").join(name);
+    Backbone::open(&folder, options).expect("the tiny backbone opens")
+}
+
+/// With a chat template, which refuses roles that it does not know.
+pub fn chat_backbone() -> Backbone {
+    static BACKBONE: OnceLock<Backbone> = OnceLock::new();
+    BACKBONE
+        .get_or_init(|| {
+            open_tiny("tiny-decoder", &BackboneOptions { sessions: 1, ..BackboneOptions::default() })
+        })
+        .clone()
 }
 
 fn metrics() -> PrometheusHandle {
@@ -117,11 +131,17 @@ impl Server {
 
     /// With `bt`, a head that learns people, `lore`, and those people.
     pub fn with_people(records: Vec<ComparisonRecord>) -> Self {
-        let mut server = Self::empty(backbone(), Limits::default());
-        server.people = Arc::new(People::of(records).expect("they can be users"));
+        let people = PeopleFile::of(records).expect("they can be users");
+        Self::with_directory(Arc::new(people), backbone(), Limits::default())
+    }
+
+    /// The same with the people of any directory, on any backbone.
+    pub fn with_directory(directory: Arc<dyn Directory>, backbone: Backbone, limits: Limits) -> Self {
+        let mut server = Self::empty(backbone, limits.clone());
+        server.people = Arc::new(People::new(directory, server.backbone.clone(), PeopleOptions::default()));
         server.add_model("bt", 1.0);
-        server.add_lore();
-        server.rescan()
+        server.add_lore("lore", 6.0);
+        server.rescan_with(limits)
     }
 
     /// Without a model.
@@ -130,7 +150,8 @@ impl Server {
         let models = tempfile::tempdir().expect("a temporary folder");
         let registry =
             ModelRegistry::open(models.path(), backbone.info().clone()).expect("an empty folder opens");
-        let people = Arc::<People>::default();
+        let nobody = Arc::<PeopleFile>::default();
+        let people = Arc::new(People::new(nobody, backbone.clone(), PeopleOptions::default()));
         let state = AppState::new(Arc::new(registry), backbone.clone(), people.clone(), limits, metrics());
         Self { log, router: router(state.clone()), state, backbone, people, models }
     }
@@ -157,13 +178,13 @@ impl Server {
         self.write_model(name, Box::new(head.expect("the sizes agree")));
     }
 
-    /// Writes a model whose basis is a wave a direction.
-    fn add_lore(&self) {
+    /// Writes a model whose basis is a wave a direction, so high.
+    pub fn add_lore(&self, name: &str, height: f32) {
         let dim = self.backbone.info().dim;
-        let wave = |(k, at): (usize, usize)| 6.0 * ((at + 1) as f32 * (k + 1) as f32 * 0.7).cos();
+        let wave = |(k, at): (usize, usize)| height * ((at + 1) as f32 * (k + 1) as f32 * 0.7).cos();
         let basis = Array2::from_shape_fn((3, dim), wave);
         let head = Lore::new(LoreParameters { trunk: trunk(dim, 1.0), basis, label_noise: 0.02 });
-        self.write_model("lore", Box::new(head.expect("the sizes agree")));
+        self.write_model(name, Box::new(head.expect("the sizes agree")));
     }
 
     fn write_model(&self, name: &str, head: Box<dyn Head>) {

@@ -9,3 +9,4 @@ mod people;
 mod refusals;
 mod score;
 mod serving;
+mod states;

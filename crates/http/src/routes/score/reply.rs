@@ -58,8 +58,17 @@ struct UserReply {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ScoredAudience)]
 struct AudienceReply {
-    /// Members of the group.
+    /// Members of the group whose rewards were aggregated.
     users: usize,
+    /// Members left out since their examples cannot be used; absent where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(required = false)]
+    left_out: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What became of one pair or item.
@@ -190,17 +199,11 @@ struct UsageReply {
     embeddings_cached: usize,
 }
 
-/// The versions that, with the text, decide a score. Several people have no one version.
+/// The versions that, with the text, decide a score.
 pub(super) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
     let model = HeaderValue::from_str(&outcome.model.to_string()).expect("model names are ASCII");
-    let mut headers = HeaderMap::from_iter([(MODEL_VERSION_HEADER, model)]);
-    let user_state = match &outcome.seen {
-        Seen::Population => Some(0),
-        Seen::User(user) => Some(user.examples),
-        Seen::Users(_) | Seen::Audience(_) => None,
-    };
-    headers.extend(user_state.map(|version| (USER_STATE_VERSION_HEADER, HeaderValue::from(version))));
-    headers
+    let state = HeaderValue::from(outcome.state_version.get());
+    HeaderMap::from_iter([(MODEL_VERSION_HEADER, model), (USER_STATE_VERSION_HEADER, state)])
 }
 
 impl ScoreReply {
@@ -240,7 +243,7 @@ impl ScoreReply {
             Seen::Population => {}
             Seen::User(seen) => user = Some(seen.into()),
             Seen::Users(seen) => users = Some(seen.into_iter().map(Into::into).collect()),
-            Seen::Audience(members) => audience = Some(AudienceReply { users: members }),
+            Seen::Audience { users, left_out } => audience = Some(AudienceReply { users, left_out }),
         }
         Ok(Self {
             model: outcome.model.to_string(),
@@ -268,9 +271,19 @@ fn single(number: f64, at: usize, part: Part) -> Result<f32, Fault> {
     if single.is_finite() { Ok(single) } else { Err(Fault { at, part, error: InputError::NotFinite }) }
 }
 
-/// Numbers of the responses of one entry.
-fn singles(numbers: Vec<f64>, at: usize) -> Result<Vec<f32>, Fault> {
-    numbers.into_iter().enumerate().map(|(n, number)| single(number, at, Part::Response(n))).collect()
+/// Numbers of the responses of one entry; `part` names each.
+fn singles(numbers: Vec<f64>, at: usize, part: fn(usize) -> Part) -> Result<Vec<f32>, Fault> {
+    numbers.into_iter().enumerate().map(|(n, number)| single(number, at, part(n))).collect()
+}
+
+/// What a response of a pair is called.
+fn side(n: usize) -> Part {
+    if n == 0 { Part::ResponseA } else { Part::ResponseB }
+}
+
+/// A probability; JSON would write one that is none as null.
+fn probability(number: f64, at: usize) -> Result<f64, Fault> {
+    single(number, at, Part::ResponseA).map(|_| number)
 }
 
 impl ResultReply {
@@ -289,7 +302,7 @@ impl ResultReply {
         for score in &scores {
             all.reward_a.push(single(score.reward_a, at, Part::ResponseA)?);
             all.reward_b.push(single(score.reward_b, at, Part::ResponseB)?);
-            all.preference.push(score.preference);
+            all.preference.push(probability(score.preference, at)?);
             all.uncertainty.push(single(score.uncertainty, at, Part::ResponseA)?);
         }
         if several {
@@ -312,8 +325,8 @@ impl ResultReply {
         let mut users = Vec::with_capacity(scores.len());
         for score in scores {
             users.push(ItemReply {
-                rewards: singles(score.rewards, at)?,
-                uncertainties: singles(score.uncertainties, at)?,
+                rewards: singles(score.rewards, at, Part::Response)?,
+                uncertainties: singles(score.uncertainties, at, Part::Response)?,
                 ranking: score.ranking,
                 truncated,
             });
@@ -337,6 +350,7 @@ impl ResultReply {
 
     fn audience(at: usize, Answer { mut scores, truncated }: Answer<AudienceScore>) -> Result<Self, Fault> {
         let score = scores.remove(0);
+        let part = if score.preference.is_some() { side } else { Part::Response };
         let mut aggregates = AggregatesReply::default();
         for (aggregate, numbers) in score.aggregates {
             let place = match aggregate {
@@ -345,13 +359,14 @@ impl ResultReply {
                 Aggregate::P20 => &mut aggregates.p20,
                 Aggregate::Share => &mut aggregates.share,
             };
-            *place = Some(singles(numbers, at)?);
+            *place = Some(singles(numbers, at, part)?);
         }
+        let preference = score.preference.map(|(preference, _)| probability(preference, at));
         let uncertainty = score.preference.map(|(_, deviation)| single(deviation, at, Part::ResponseA));
         Ok(Self::Audience(AudienceScoreReply {
             aggregates,
             ranking: score.ranking,
-            preference: score.preference.map(|(preference, _)| preference),
+            preference: preference.transpose()?,
             uncertainty: uncertainty.transpose()?,
             truncated,
         }))
@@ -367,5 +382,40 @@ impl From<UserSeen> for UserReply {
 impl From<Usage> for UsageReply {
     fn from(Usage { texts, tokens, embeddings_cached }: Usage) -> Self {
         Self { texts, tokens, embeddings_cached }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer<T>(score: T) -> Answer<T> {
+        Answer { scores: vec![score], truncated: false }
+    }
+
+    #[test]
+    fn a_preference_that_is_not_finite_does_not_leave() {
+        let score =
+            |preference: f64| PairScore { reward_a: 1.0, reward_b: 0.0, preference, uncertainty: 0.1 };
+        assert!(ResultReply::pair(0, answer(score(0.7)), false).is_ok());
+        for several in [false, true] {
+            let fault = ResultReply::pair(3, answer(score(f64::NAN)), several).unwrap_err();
+            assert_eq!((fault.at, fault.part), (3, Part::ResponseA));
+        }
+        let audience =
+            AudienceScore { aggregates: Vec::new(), ranking: Vec::new(), preference: Some((f64::NAN, 0.1)) };
+        assert_eq!(ResultReply::audience(0, answer(audience)).unwrap_err().part, Part::ResponseA);
+    }
+
+    #[test]
+    fn an_aggregate_that_is_not_finite_points_at_its_response() {
+        let audience = |preference| AudienceScore {
+            aggregates: vec![(Aggregate::Mean, vec![0.0, 1e300])],
+            ranking: vec![1, 0],
+            preference,
+        };
+        let part = |preference| ResultReply::audience(0, answer(audience(preference))).unwrap_err().part;
+        assert_eq!(part(Some((0.5, 0.1))), Part::ResponseB);
+        assert_eq!(part(None), Part::Response(1));
     }
 }

@@ -4,7 +4,8 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use polyreward_domain::{Attributes, Message, ModelSelector, Overflow, Prompt, UserId, check_text};
 use polyreward_service::{
-    Aggregate, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, StatesError, Whose, Work,
+    Aggregate, Asked, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, StatesError, Unusable,
+    Whose, Work,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -38,8 +39,8 @@ pub(crate) struct ScoreRequest {
     /// Whose reward; nobody's is the population's. An unknown person is not an error.
     #[schema(pattern = "^[A-Za-z0-9._~-]{1,128}$", example = "ada")]
     user_id: Option<String>,
-    /// Whose rewards, each of them; at most `max_users`. Cannot stand beside `user_id` or `audience`.
-    #[schema(min_items = 1, example = json!(null))]
+    /// Whose rewards, each of them; at most `max_users` of `GET /info`, which can be configured. Cannot stand beside `user_id` or `audience`.
+    #[schema(value_type = Option<Vec<UserIdText>>, min_items = 1, max_items = 16_384, example = json!(null))]
     user_ids: Option<Vec<String>>,
     /// Whose rewards together. Cannot stand beside `user_id` or `user_ids`.
     #[schema(example = json!(null))]
@@ -66,12 +67,19 @@ pub(crate) struct ScoreRequest {
 #[schema(as = Audience, example = json!({"group": {"country": "UK"}, "aggregate": ["mean", "min", "p20", "share"]}))]
 pub(crate) struct AudienceBody {
     /// Attributes that every member has; none is everybody.
+    #[schema(value_type = BTreeMap<String, String>)]
     group: Attributes,
     /// Which numbers; `mean` by default. `min` and `p20` compare people with one another: ask for them on the
     /// `win_rate` scale, where everybody's rewards have the same range.
     #[schema(value_type = Option<Vec<AggregateBody>>, min_items = 1)]
     aggregate: Option<Vec<String>>,
 }
+
+/// The id of a person.
+#[derive(Debug, ToSchema)]
+#[schema(as = UserId, pattern = "^[A-Za-z0-9._~-]{1,128}$", example = "ada")]
+#[expect(dead_code, reason = "ids are read as text, so that every one that is not valid is named")]
+pub(crate) struct UserIdText(String);
 
 /// How the rewards of an audience become one.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -84,7 +92,7 @@ pub(crate) enum AggregateBody {
     Min,
     /// The 20th percentile.
     P20,
-    /// The share of members who prefer the response to all others of its prompt.
+    /// The share of members who prefer the response to all others of its prompt; of a pair, as each one's preference says.
     Share,
 }
 
@@ -241,12 +249,17 @@ impl Places {
                 Problem::invalid(faults.iter().map(|fault| self.fault(fault)).collect())
             }
             ScoreError::Model(error) => error.into(),
-            ScoreError::Backbone(error) => error.into(),
+            ScoreError::Backbone(error) => (&error).into(),
             ScoreError::EmptyAudience => {
                 Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
             }
             ScoreError::TooManyRewards { limit, .. } => {
-                Problem::new(ProblemType::TooManyTexts).detail(&error).limit("max_rewards", limit)
+                Problem::new(ProblemType::TooManyRewards).detail(&error).limit("max_rewards", limit)
+            }
+            ScoreError::NoRoom => Problem::overloaded(&error),
+            ScoreError::DeadlineExceeded => Problem::deadline_exceeded(&error),
+            ScoreError::UnusableExamples(people) => {
+                Problem::unusable_examples(people.iter().map(|(asked, why)| unusable(*asked, why)).collect())
             }
             ScoreError::States(error) => states_problem(error),
             ScoreError::Head(error) => Problem::internal(&error),
@@ -254,12 +267,23 @@ impl Places {
     }
 }
 
+/// That somebody's examples cannot be used, at the place where the request asks for them.
+fn unusable(asked: Asked, why: &Unusable) -> InputFault {
+    let pointer = match asked {
+        Asked::User => "/user_id".to_owned(),
+        Asked::Users(at) => format!("/user_ids/{at}"),
+        Asked::Audience => "/audience/group".to_owned(),
+    };
+    InputFault::of(ProblemType::UnusableExamples, pointer, why)
+}
+
 /// Why the people's states are not there, for whoever asked about one of them.
 fn states_problem(error: StatesError) -> Problem {
-    match error {
-        StatesError::Backbone(error) => error.into(),
-        StatesError::Stopped => Problem::draining(),
-        StatesError::Corpus(_) | StatesError::Head { .. } => Problem::internal(&error),
+    match &error {
+        StatesError::Backbone(error) => (&**error).into(),
+        StatesError::DeadlineExceeded => Problem::deadline_exceeded(&error),
+        StatesError::Directory(_) => Problem::unavailable(&error),
+        StatesError::Head(_) | StatesError::GivenUp => Problem::internal(&error),
     }
 }
 
@@ -285,7 +309,7 @@ impl ScoreRequest {
         let scale = optional.check("/reward_scale", self.reward_scale, known_word::<RewardScaleBody>);
         let overflow = optional.check("/on_overflow", self.on_overflow, known_word::<OverflowBody>);
         let partial = self.partial.unwrap_or(false);
-        let whose = whose(self.user_id, self.user_ids, self.audience, limits, &mut faults);
+        let whose = whose(self.user_id, self.user_ids, self.audience, &mut faults);
         let entries = match (self.pairs, self.items) {
             (Some(pairs), None) => Some(Entries::of_pairs(pairs)),
             (None, Some(items)) => Some(Entries::of_items(items)),
@@ -326,9 +350,14 @@ impl ScoreRequest {
         }
     }
 
-    /// Counts the texts first: what is too much is not looked at.
+    /// Counts people and texts first: what is too much is not looked at.
     fn check_batch(&self, limits: &Limits) -> Result<(), Problem> {
         let of_pairs = self.pairs.as_ref().map_or(0, |pairs| 2 * pairs.len());
+        let (users, max_users) = (self.user_ids.as_ref().map_or(0, Vec::len), limits.max_users);
+        if users > max_users {
+            let detail = format!("{users} people, more than the {max_users} of one request");
+            return Err(Problem::new(ProblemType::TooManyUsers).detail(detail).limit("max_users", max_users));
+        }
         let of_items: usize = self.items.iter().flatten().map(|item| item.responses.len().max(1)).sum();
         let (texts, max) = (of_pairs + of_items, limits.max_batch);
         if texts <= max {
@@ -346,7 +375,6 @@ fn whose(
     user_id: Option<String>,
     user_ids: Option<Vec<String>>,
     audience: Option<AudienceBody>,
-    limits: &Limits,
     faults: &mut Vec<InputFault>,
 ) -> Whose {
     let given = [
@@ -363,8 +391,8 @@ fn whose(
     }
     let mut optional = Optional(faults);
     if let Some(user_ids) = user_ids {
-        if user_ids.is_empty() || user_ids.len() > limits.max_users {
-            faults.push(InputFault::new("/user_ids", format!("has 1 to {} entries", limits.max_users)));
+        if user_ids.is_empty() {
+            faults.push(InputFault::new("/user_ids", "has at least one entry"));
             return Whose::Population;
         }
         let check =
@@ -626,7 +654,8 @@ mod tests {
         let bad = json!({"audience": {"group": {}, "aggregate": ["mean", "median", "mean"]}});
         assert_eq!(faults(bad), ["/audience/aggregate/1", "/audience/aggregate"]);
         assert_eq!(faults(json!({"audience": {"group": {}, "aggregate": []}})), ["/audience/aggregate"]);
-        assert_eq!(faults(json!({"user_ids": vec!["a"; 20_000]})), ["/user_ids"]);
+        let crowd = query(&with(json!({"user_ids": vec!["a"; 20_000]}))).unwrap_err();
+        assert_eq!(crowd.kind(), ProblemType::TooManyUsers);
     }
 
     #[test]

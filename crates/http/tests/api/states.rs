@@ -1,0 +1,220 @@
+//! How people's states come about: one person at a time, under a deadline, whoever leaves and whatever is wrong with another.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{body::Body, http::Method};
+use futures::{FutureExt, future::join_all};
+use polyreward_backbone::BackboneOptions;
+use polyreward_domain::{Attributes, Message, Prompt, UserId};
+use polyreward_http::Limits;
+use polyreward_service::{Answering, Directory, Examples, PeopleFile, Person};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::{
+    fixture::{Reply, Server, backbone, chat_backbone, json_request, open_backbone},
+    people::{TEXTS, body, numbers, people, record},
+};
+
+/// People of a file, of whom ada's examples come only when they are let through.
+#[derive(Debug)]
+struct Held {
+    people: PeopleFile,
+    gate: Semaphore,
+    reads: AtomicUsize,
+}
+
+impl Held {
+    fn new() -> Arc<Self> {
+        let people = PeopleFile::of(people()).unwrap();
+        Arc::new(Self { people, gate: Semaphore::new(0), reads: AtomicUsize::new(0) })
+    }
+
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+}
+
+impl Directory for Held {
+    fn find<'a>(&'a self, user_ids: &'a [UserId]) -> Answering<'a, Vec<Person>> {
+        self.people.find(user_ids)
+    }
+
+    fn members<'a>(&'a self, group: &'a Attributes, limit: usize) -> Answering<'a, Vec<Person>> {
+        self.people.members(group, limit)
+    }
+
+    fn examples<'a>(&'a self, user_id: &'a UserId) -> Answering<'a, Examples> {
+        async move {
+            if user_id.as_str() == "ada" {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+                drop(self.gate.acquire().await.unwrap());
+            }
+            self.people.examples(user_id).await
+        }
+        .boxed()
+    }
+}
+
+fn held() -> (Arc<Held>, Server) {
+    let held = Held::new();
+    let server = Server::with_directory(held.clone(), backbone(), Limits::default());
+    (held, server)
+}
+
+fn of(user_id: &str) -> Value {
+    body(&json!({"user_id": user_id}))
+}
+
+async fn within(server: &Server, body: &Value, header: &'static str, time: &'static str) -> Reply {
+    let mut request = json_request(Method::POST, "/score", Body::from(body.to_string()));
+    request.headers_mut().insert(header, time.parse().unwrap());
+    server.send(request).await
+}
+
+#[tokio::test]
+async fn a_derivation_goes_on_after_its_deadline_and_is_not_begun_again() {
+    let (held, server) = held();
+    for _ in 0..5 {
+        let late = within(&server, &of("ada"), "x-request-timeout-ms", "40").await;
+        late.problem(503, "deadline-exceeded");
+    }
+    let everybody = body(&json!({"audience": {"group": {}}}));
+    within(&server, &everybody, "x-request-timeout-ms", "200").await.problem(503, "deadline-exceeded");
+    assert_eq!(held.reads(), 1);
+    // Nobody else waits for ada.
+    assert_eq!(server.score(&of("bob")).await.ok()["user"]["known"], true);
+    server.score(&body(&json!({}))).await.ok();
+
+    held.gate.add_permits(1);
+    assert_eq!(server.score(&of("ada")).await.ok()["user"]["examples"], 3);
+    server.score(&everybody).await.ok();
+    assert_eq!(held.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_derivation_outlives_the_client_that_began_it() {
+    let (held, server) = held();
+    let request = of("ada");
+    {
+        let mut asking = std::pin::pin!(server.score(&request));
+        while held.reads() == 0 {
+            assert!(asking.as_mut().now_or_never().is_none(), "ada's examples were not let through");
+            tokio::task::yield_now().await;
+        }
+    } // the client has left
+    held.gate.add_permits(1);
+    let replies = join_all((0..8).map(|_| server.score(&request))).await;
+    assert!(replies.iter().all(|reply| reply.ok()["user"]["examples"] == 3));
+    assert_eq!(held.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_new_version_of_a_model_derives_again_without_the_backbone() {
+    let options = BackboneOptions { sessions: 1, cache_bytes: 0, ..BackboneOptions::default() };
+    let file = Arc::new(PeopleFile::of(people()).unwrap());
+    let server = Server::with_directory(file, open_backbone(&options), Limits::default());
+    let misses = || server.backbone.cache_stats().misses;
+    let at_first = misses();
+    let before = server.score(&of("ada")).await;
+    assert_eq!(misses() - at_first, 4 + 4, "the request's texts, and those of the examples");
+
+    server.add_lore("lore", 3.0);
+    server.post("/models/reload", &json!(null)).await.ok();
+    let at_first = misses();
+    let after = server.score(&of("ada")).await;
+    assert_eq!(misses() - at_first, 4, "the request's texts alone");
+    assert_ne!(before.header("x-model-version"), after.header("x-model-version"));
+    assert_eq!(before.header("x-user-state-version"), after.header("x-user-state-version"));
+    let population = numbers(&server.score(&body(&json!({}))).await.ok()["results"][0]["rewards"]);
+    let (before, after) =
+        (numbers(&before.ok()["results"][0]["rewards"]), numbers(&after.ok()["results"][0]["rewards"]));
+    assert!(before != after && after != population, "{before:?} {after:?} {population:?}");
+}
+
+#[tokio::test]
+async fn a_new_version_of_a_model_waits_for_nobody_but_those_asked_for() {
+    let (held, server) = held();
+    held.gate.add_permits(1);
+    server.score(&of("ada")).await.ok();
+    held.gate.try_acquire().unwrap().forget();
+    server.add_lore("lore", 3.0);
+    server.post("/models/reload", &json!(null)).await.ok();
+    server.score(&of("bob")).await.ok();
+    within(&server, &of("ada"), "x-request-timeout-ms", "40").await.problem(503, "deadline-exceeded");
+    assert_eq!(held.reads(), 2);
+}
+
+#[tokio::test]
+async fn examples_that_cannot_be_used_fail_their_own_person_alone() {
+    let unlucky = "zebulon-the-unlucky";
+    let mut records = people();
+    let mut bad = record(unlucky, "NL", TEXTS[0], TEXTS[1]);
+    let message = Message { role: "stranger".into(), content: "Whose-secret-is-this".into() };
+    bad.comparison.prompt = Prompt::Chat(vec![message]);
+    records.push(bad);
+    let file = Arc::new(PeopleFile::of(records).unwrap());
+    let server = Server::with_directory(file, chat_backbone(), Limits::default());
+    for _ in 0..3 {
+        assert_eq!(server.score(&of(unlucky)).await.pointers(422, "unusable-examples"), ["/user_id"]);
+    }
+    server.score(&of("ada")).await.ok();
+    let several = body(&json!({"user_ids": ["ada", unlucky, "eve", unlucky]}));
+    let places = server.score(&several).await.pointers(422, "unusable-examples");
+    assert_eq!(places, ["/user_ids/1", "/user_ids/3"]);
+    let audience = |group: Value| body(&json!({"audience": {"group": group}}));
+    let everybody = server.score(&audience(json!({}))).await.ok();
+    assert_eq!(everybody["audience"], json!({"users": 3, "left_out": 1}));
+    let nobody = server.score(&audience(json!({"country": "NL"}))).await;
+    assert_eq!(nobody.pointers(422, "unusable-examples"), ["/audience/group"]);
+    // A head that learns nothing of people needs none of it.
+    let mut plain = of(unlucky);
+    plain["model"] = json!("bt");
+    server.score(&plain).await.ok();
+
+    let metrics = server.get("/metrics").await.text();
+    assert!(metrics.contains("polyreward_user_states_total{outcome=\"unusable\"}"), "{metrics}");
+    for secret in [unlucky, "Whose-secret-is-this"] {
+        assert!(!server.log.text().contains(secret) && !metrics.contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn people_are_learned_ahead_and_then_known() {
+    let (held, server) = held();
+    held.gate.add_permits(1);
+    let registry =
+        polyreward_service::ModelRegistry::open(server.models.path(), server.backbone.info().clone());
+    assert_eq!(server.people.warm(&registry.unwrap().registered()).await.unwrap(), 3);
+    server.score(&of("ada")).await.ok();
+    assert_eq!(held.reads(), 1);
+}
+
+#[tokio::test]
+async fn a_deadline_that_passed_is_a_503_though_everything_is_known() {
+    let server = Server::with_people(people());
+    server.score(&of("ada")).await.ok();
+    within(&server, &of("ada"), "grpc-timeout", "1n").await.problem(503, "deadline-exceeded");
+}
+
+#[tokio::test]
+async fn numbers_that_find_no_room_are_refused_and_room_is_given_back() {
+    let held = Held::new();
+    let limits = Limits { max_pending_cells: 256, ..Limits::default() };
+    let server = Server::with_directory(held.clone(), backbone(), limits);
+    let (ada, bob) = (of("ada"), of("bob"));
+    {
+        let mut asking = std::pin::pin!(server.score(&ada));
+        while held.reads() == 0 {
+            assert!(asking.as_mut().now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        server.score(&bob).await.problem(503, "overloaded");
+    }
+    held.gate.add_permits(1);
+    server.score(&bob).await.ok();
+    server.score(&ada).await.ok();
+}

@@ -1,0 +1,233 @@
+//! From embeddings to results: everything of a request that is arithmetic, off the async threads.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ndarray::{Array2, ArrayView2, s};
+use polyreward_backbone::{Embedded, InputError};
+use polyreward_heads::{HeadError, UserState};
+
+use super::{
+    Aggregate, Answer, Fault, ItemScore, PairScore, Part, RewardScale, Scored,
+    audience::Tally,
+    plan::Plan,
+    room::{Unwanted, Wanted},
+};
+use crate::{
+    judge::{Estimates, Judge, ranking},
+    registry::Model,
+};
+
+/// People by what is believed of them: those who share a state, as all unknown ones do, are judged once.
+#[derive(Debug)]
+pub(super) struct Panel {
+    /// Distinct states; none is the population's.
+    states: Vec<Option<Arc<UserState>>>,
+    /// People at each state.
+    counts: Vec<usize>,
+    /// The state of each person asked for.
+    seats: Vec<usize>,
+}
+
+impl Panel {
+    pub fn of(people: impl IntoIterator<Item = Option<Arc<UserState>>>) -> Self {
+        let mut panel = Self { states: Vec::new(), counts: Vec::new(), seats: Vec::new() };
+        let mut known: HashMap<Option<*const UserState>, usize> = HashMap::new();
+        for state in people {
+            let seat = *known.entry(state.as_ref().map(Arc::as_ptr)).or_insert_with(|| {
+                panel.states.push(state);
+                panel.counts.push(0);
+                panel.states.len() - 1
+            });
+            panel.counts[seat] += 1;
+            panel.seats.push(seat);
+        }
+        panel
+    }
+}
+
+/// Why a task has no results.
+#[derive(Debug)]
+pub(super) enum TaskError {
+    Head(HeadError),
+    Unwanted,
+}
+
+impl From<HeadError> for TaskError {
+    fn from(error: HeadError) -> Self {
+        Self::Head(error)
+    }
+}
+
+impl From<Unwanted> for TaskError {
+    fn from(_: Unwanted) -> Self {
+        Self::Unwanted
+    }
+}
+
+/// Everything after the embeddings.
+pub(super) struct Task {
+    pub model: Arc<Model>,
+    pub plan: Plan,
+    pub embedded: Vec<Result<Embedded, InputError>>,
+    pub faults: Vec<Option<Fault>>,
+    pub scale: RewardScale,
+    pub panel: Panel,
+    /// What an audience is reduced to.
+    pub aggregates: Option<Vec<Aggregate>>,
+    pub wanted: Wanted,
+}
+
+impl Task {
+    pub fn run(mut self) -> Result<Scored, TaskError> {
+        self.wanted.check()?;
+        let features = self.features()?;
+        match self.aggregates.take() {
+            Some(aggregates) => self.together(features.view(), &aggregates),
+            None => self.each(features.view()),
+        }
+    }
+
+    /// Rewards, and preferences of pairs, of a block of people after another.
+    fn blocks(
+        &self,
+        features: ArrayView2<'_, f32>,
+        mut take: impl FnMut(usize, &Estimates, Option<&Estimates>),
+    ) -> Result<(), TaskError> {
+        let judge = Judge { model: &self.model, scale: self.scale };
+        let population = self.model.head.population();
+        let states: Vec<&UserState> =
+            self.panel.states.iter().map(|state| state.as_deref().unwrap_or(population)).collect();
+        let at_once = judge.block(features.nrows());
+        let go_on = || self.wanted.check().map_err(TaskError::from);
+        for (block, users) in states.chunks(at_once).enumerate() {
+            go_on()?;
+            let rewards = judge.rewards(users, features, &go_on)?;
+            let preferences = if self.pairs() > 0 {
+                let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+                Some(judge.preferences(users, a, b)?)
+            } else {
+                None
+            };
+            take(block * at_once, &rewards, preferences.as_ref());
+        }
+        Ok(())
+    }
+
+    fn pairs(&self) -> usize {
+        if self.plan.pairs { self.plan.groups.len() } else { 0 }
+    }
+
+    fn together(&self, features: ArrayView2<'_, f32>, aggregates: &[Aggregate]) -> Result<Scored, TaskError> {
+        let groups = &self.plan.groups;
+        let mut tally = Tally::new(aggregates, &self.panel.counts, features.nrows(), self.pairs());
+        self.blocks(features, |first, rewards, preferences| tally.add(first, rewards, preferences, groups))?;
+        let pair = |at| self.plan.pairs.then_some(at);
+        Ok(Scored::Audience(self.answers(
+            |at, group| tally.not_finite(group, pair(at)),
+            |at, group| vec![tally.score(group, pair(at))],
+        )))
+    }
+
+    fn each(&self, features: ArrayView2<'_, f32>) -> Result<Scored, TaskError> {
+        let states = self.panel.states.len();
+        let mut rewards = Estimates::zeros(states, features.nrows());
+        let mut preferences = Estimates::zeros(states, self.pairs());
+        self.blocks(features, |first, block, of_pairs| {
+            rewards.put(first, block);
+            if let Some(block) = of_pairs {
+                preferences.put(first, block);
+            }
+        })?;
+        let bad_reward =
+            |(first, len): (usize, usize)| (0..len).find(|position| !rewards.is_finite(first + position));
+        if self.pairs() > 0 {
+            let score = |seat: usize, at: usize, first: usize| PairScore {
+                reward_a: rewards.value[[seat, first]],
+                reward_b: rewards.value[[seat, first + 1]],
+                preference: preferences.value[[seat, at]],
+                uncertainty: preferences.deviation[[seat, at]],
+            };
+            return Ok(Scored::Pairs(self.answers(
+                |at, group| bad_reward(group).or((!preferences.is_finite(at)).then_some(0)),
+                |at, (first, _)| self.panel.seats.iter().map(|seat| score(*seat, at, first)).collect(),
+            )));
+        }
+        let score = |seat: usize, (first, len): (usize, usize)| {
+            let of = |estimates: &Array2<f64>| estimates.slice(s![seat, first..first + len]).to_vec();
+            let values = of(&rewards.value);
+            let ranking = ranking(&values);
+            ItemScore { rewards: values, uncertainties: of(&rewards.deviation), ranking }
+        };
+        Ok(Scored::Items(self.answers(
+            |_, group| bad_reward(group),
+            |_, group| self.panel.seats.iter().map(|seat| score(*seat, group)).collect(),
+        )))
+    }
+
+    /// Features of every response, `[rows, F]`. A text whose features are not finite becomes its group's fault, and zeros,
+    /// so that it spoils no other.
+    fn features(&mut self) -> Result<Array2<f32>, HeadError> {
+        match self.plan.features(&self.model, &self.embedded, &[]) {
+            Err(HeadError::NotFinite(_)) => {}
+            features => return features,
+        }
+        let alone = |row: usize| self.plan.features_of(&self.model, &self.embedded, row..row + 1, &[]);
+        let mut bad = Vec::new();
+        for row in 0..self.plan.rows.len() {
+            match alone(row) {
+                Ok(_) => {}
+                Err(HeadError::NotFinite(_)) => bad.push(row),
+                Err(error) => return Err(error),
+            }
+        }
+        for (at, (first, len)) in self.plan.groups.iter().enumerate() {
+            let spoilt = bad.iter().find(|row| (*first..first + len).contains(row));
+            if let (Some(row), None) = (spoilt, &self.faults[at]) {
+                self.faults[at] = Some(not_finite(at, self.plan.part(row - first)));
+            }
+        }
+        self.plan.features(&self.model, &self.embedded, &bad)
+    }
+
+    /// An answer for every group without a fault, of which `bad` finds no position that is not finite.
+    fn answers<T>(
+        &self,
+        bad: impl Fn(usize, (usize, usize)) -> Option<usize>,
+        scores: impl Fn(usize, (usize, usize)) -> Vec<T>,
+    ) -> Vec<Result<Answer<T>, Fault>> {
+        let answer = |(at, (fault, group)): (usize, (&Option<Fault>, &(usize, usize)))| {
+            if let Some(fault) = fault {
+                return Err(fault.clone());
+            }
+            if let Some(bad) = bad(at, *group) {
+                return Err(not_finite(at, self.plan.part(bad)));
+            }
+            Ok(Answer { scores: scores(at, *group), truncated: self.plan.truncated(*group, &self.embedded) })
+        };
+        self.faults.iter().zip(&self.plan.groups).enumerate().map(answer).collect()
+    }
+}
+
+/// A number that would not be finite must not leave the server.
+fn not_finite(at: usize, part: Part) -> Fault {
+    Fault { at, part, error: InputError::NotFinite }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn people_who_share_a_state_are_judged_once() {
+        let state = |mean: f32| Arc::new(UserState::new(array![mean], array![[1.0]], 1).unwrap());
+        let (ada, bob) = (state(1.0), state(2.0));
+        let people = [None, Some(Arc::clone(&ada)), None, Some(bob), Some(ada), None];
+        let panel = Panel::of(people);
+        assert_eq!(
+            (panel.states.len(), panel.counts, panel.seats),
+            (3, vec![3, 2, 1], vec![0, 1, 0, 2, 1, 0])
+        );
+    }
+}

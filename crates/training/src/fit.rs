@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The short runs that compare text forms take this part of a whole run's passes, and no fewer than so many if there are.
-const PROBE_SHARE: usize = 4;
+const PROBE_SHARE: usize = 2;
 const FEWEST_PROBE_EPOCHS: usize = 5;
 /// Reading two forms costs an encoder pass more for every text served: it must lower the held-out loss by this much, in nats.
 const SECOND_FORM_GAIN: f64 = 0.01;

@@ -80,7 +80,7 @@ check-tools: ruff
 	$(RUFF) format --quiet --check tools
 
 bench: train-sample ## measure against the budgets
-	cargo bench --locked --package polyreward-cli --bench score
+	cargo bench --locked --package polyreward-cli --bench score --bench people
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all

@@ -4,16 +4,17 @@
 //! between it and a bare loop over ONNX Runtime on the same texts. Absolute figures drift with the machine; the ratios
 //! are what is reported, as min, median and max over the rounds. Traffic stays on loopback and is bounded.
 
+mod common;
+
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use common::Server;
 use futures::{StreamExt, stream};
 use ort::{session::Session, value::TensorRef};
 use polyreward_backbone::{
@@ -38,15 +39,12 @@ const MAX_BATCH_TOKENS: usize = 1024;
 type Text = (String, String);
 
 fn main() -> anyhow::Result<()> {
-    // `cargo test --benches` and `cargo bench -- --list` call this too.
-    if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
+    if common::is_only_listed() {
         return Ok(());
     }
-    let cache = std::env::var_os("POLYREWARD_CACHE").map(PathBuf::from).context("run it by `make bench`")?;
-    let folder = cache.join("backbones").join("all-minilm-l6-v2-int8");
     let texts = texts()?;
-    let bare = Bare::open(&folder, &texts)?;
-    let server = Server::start(&folder, &cache.join("models-sample"))?;
+    let bare = Bare::open(&common::backbone()?, &texts)?;
+    let server = Server::start(&[], &[("POLYREWARD_BACKBONE__CACHE_BYTES", "0")])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CLIENTS).build()?;
     let mut report = Report::default();
@@ -77,37 +75,12 @@ fn main() -> anyhow::Result<()> {
         }
     }
     ensure!(report.difference <= 1e-4, "the same texts differ by {} between requests", report.difference);
-    let text = report.render();
-    print!("{text}");
-    let path = target_folder().join("bench");
-    std::fs::create_dir_all(&path)?;
-    std::fs::write(path.join("report.md"), text)?;
-    Ok(())
-}
-
-fn target_folder() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_polyreward"))
-        .ancestors()
-        .nth(2)
-        .expect("the binary is below target")
-        .to_owned()
+    common::publish("report.md", &report.render())
 }
 
 /// Distinct texts of mixed length, from the sample prompts: every third carries a second answer behind the first.
 fn texts() -> anyhow::Result<Vec<Text>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/sample/prompts.jsonl");
-    let lines: Vec<Value> = std::fs::read_to_string(&path)
-        .with_context(|| format!("reading {}", path.display()))?
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?;
-    let mut answers = Vec::new();
-    for line in &lines {
-        for response in line["responses"].as_array().context("a prompt without responses")? {
-            let text = |value: &Value| value.as_str().map(str::to_owned).context("a text that is no string");
-            answers.push((text(&line["prompt"])?, text(&response["text"])?));
-        }
-    }
+    let answers = common::sample()?;
     Ok((0..TEXTS)
         .map(|n| {
             let (prompt, answer) = &answers[n % answers.len()];
@@ -226,44 +199,6 @@ impl Batch {
     }
 }
 
-/// The real server on a free port; killed when dropped.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(backbone: &Path, models: &Path) -> anyhow::Result<Self> {
-        ensure!(models.is_dir(), "there is no {}; run it by `make bench`", models.display());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_polyreward"))
-            .args(["serve", "--bind", "127.0.0.1:0", "--backbone"])
-            .arg(backbone)
-            .arg("--models")
-            .arg(models)
-            .env("POLYREWARD_BACKBONE__CACHE_BYTES", "0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let stdout = child.stdout.take().expect("standard output is piped");
-        let mut server = Self { child, url: String::new() };
-        for line in BufReader::new(stdout).lines() {
-            if let Some((_, url)) = line?.split_once("listening on ") {
-                url.trim().clone_into(&mut server.url);
-                return Ok(server);
-            }
-        }
-        bail!("the server ended before it listened");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Nothing is lost: the server holds no state here.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 /// What a client measured.
 struct Measured {
     seconds: f64,
@@ -337,17 +272,11 @@ impl Report {
              otherwise.\n\n| ratio | min | median | max |\n|---|---|---|---|\n"
         );
         for (name, values) in &self.ratios {
-            let mut sorted = values.clone();
-            sorted.sort_by(f64::total_cmp);
-            let (min, median, max) = (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+            let [min, median, max] = common::spread(values.clone());
             writeln!(text, "| {name} | {min:.3} | {median:.3} | {max:.3} |")
                 .expect("writing to a string cannot fail");
         }
-        let median = |column: usize| {
-            let mut values: Vec<f64> = self.rates.iter().map(|row| row[column]).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
+        let median = |column: usize| common::spread(self.rates.iter().map(|row| row[column]).collect())[1];
         writeln!(
             text,
             "\nTexts/s on this machine (median): bare loop {:.0}, HTTP {:.0}, 64 clients of one text {:.0}.\n\

@@ -440,6 +440,7 @@ mod tests {
             let prior: Array1<f64> = f.iter().map(|f| f.ln()).collect();
             let log_weights = prior + state.mean().mapv(f64::from);
             let total = log_sum_exp(log_weights.iter().copied());
+            // States are in single precision, the margins come with six digits: 2e-5 of the largest.
             close(log_weights.mapv(|w| w - total), &expected, 0.02);
             assert!(state.covariance().iter().all(|x| x.is_finite()));
         }
@@ -468,11 +469,32 @@ mod tests {
     }
 
     #[test]
+    fn evidence_agrees_with_golden_g9_and_the_mixtures_loss_with_g7_and_g8() {
+        // G9: cumulative losses, and the log evidence that the sequential predictions multiply to.
+        let deltas = [[1.2, -0.4, 0.1], [0.8, 0.5, -0.9], [-0.3, 1.1, 0.2], [2.0, -1.0, 0.4]];
+        let losses = [0, 1, 2].map(|k| deltas.iter().map(|d| -log_sigmoid(d[k])).sum::<f64>());
+        close(losses, &[1.615_666, 2.987_689, 2.996_705], 1e-6);
+        let prior: [f64; 3] = [0.5, 0.3, 0.2];
+        let evidence = log_sum_exp(prior.iter().zip(losses).map(|(p, loss)| p.ln() - loss));
+        assert!((evidence + 2.083_526).abs() < 1e-6, "{evidence}");
+        // G7: mean negative log likelihood of the two triples. G8 at tau = 0.1: -tau lse(ln f - L / tau).
+        let head = head(3, 1.0, 0.0);
+        let p = TRIPLES.map(|(margins, f)| {
+            probability(&head, head.population(), &features(&margins, &f), &features(&[0.0; 3], &f))
+        });
+        assert!((-(p[0].ln() + p[1].ln()) / 2.0 - 0.594_487).abs() < 1e-5);
+        let objectives = TRIPLES.map(|(margins, f)| {
+            -0.1 * log_sum_exp(f.iter().zip(&margins).map(|(f, d)| f.ln() + log_sigmoid(*d) / 0.1))
+        });
+        close(objectives, &[0.432_545, 0.308_144], 1e-5);
+    }
+
+    #[test]
     fn weak_preferences_agree_with_golden_g13() {
         // G13: mixtures of probabilities at margins scaled by 1 and 0.1, and one example's update at a tenth.
         let head = head(3, 1.0, 0.0);
         let (f, b) = ([0.5, 0.3, 0.2], features(&[0.0; 3], &[0.5, 0.3, 0.2]));
-        for (scale, expected) in [(1.0, 0.609_652), (0.1, 0.512_482)] {
+        for (scale, expected) in [(1.0, 0.609_652), (0.1, 0.512_482), (0.01, 0.501_250)] {
             let a = features(&[1.2 * scale, -0.4 * scale, 0.1 * scale], &f);
             assert!((probability(&head, head.population(), &a, &b) - expected).abs() < 1e-6);
         }

@@ -280,7 +280,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        calibration::log_sigmoid,
+        calibration::{log_sigmoid, sigmoid},
         evidence::Label,
         mlp::{Layer, tests::golden_projector},
         posterior::simplex_newton,
@@ -318,7 +318,21 @@ mod tests {
         for (actual, expected) in logits.iter().zip([-10.797_913, -12.482_589]) {
             assert!((actual - expected).abs() < 2e-4, "{actual} {expected}");
         }
-        assert!((log_sigmoid(logits[0] - logits[1]) + 0.170_168).abs() < 2e-5);
+        let margin = logits[0] - logits[1];
+        assert!((log_sigmoid(margin) + 0.170_168).abs() < 2e-5);
+        assert!((log_sigmoid(-margin) + 1.854_844).abs() < 2e-5);
+        // The gradient of both losses by the weights' logits.
+        let slopes = [0, 1].map(|row| {
+            let item = unit(items.row(row));
+            let z = array![g[0].dot(&item), g[1].dot(&item)].mapv(|m| f64::from(m) / 0.07);
+            normalised_similarity(&weights, z.view(), gram.view()).1
+        });
+        let by_weights = &slopes[0] - &slopes[1];
+        let by_logits = (&by_weights - weights.dot(&by_weights)) * &weights;
+        for (loss_slope, expected) in [(-sigmoid(-margin), 0.015_816), (sigmoid(margin), -0.085_260)] {
+            assert!((by_logits[0] * loss_slope - expected).abs() < 2e-5, "{by_logits} {loss_slope}");
+            assert!((by_logits[1] * loss_slope + expected).abs() < 2e-5, "{by_logits} {loss_slope}");
+        }
     }
 
     /// G14: similarities of four pairs under one Gram matrix.

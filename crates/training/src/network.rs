@@ -459,3 +459,85 @@ pub(crate) fn log_softmax(t: &Tensor) -> Result<Tensor, TrainingError> {
 pub(crate) fn number(t: &Tensor) -> Result<f64, TrainingError> {
     Ok(f64::from(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?[0]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn var(values: &[f32], shape: &[usize]) -> Var {
+        Var::from_tensor(&data(values.to_vec(), shape).unwrap()).unwrap()
+    }
+
+    /// Gradients of a weighted sum of `f`'s results against central differences of step 1e-2; tolerance 2e-3, as sums are in
+    /// single precision.
+    fn check_gradient(inputs: &[(&[f32], &[usize])], f: impl Fn(&[Tensor]) -> Tensor) {
+        let total = |inputs: &[Tensor]| {
+            let result = f(inputs).flatten_all().unwrap();
+            let weights = (0..result.elem_count()).map(|at| (at as f32 * 0.7).sin()).collect();
+            let weights = data(weights, &[result.elem_count()]).unwrap();
+            (result * weights).unwrap().sum_all().unwrap()
+        };
+        let vars: Vec<Var> = inputs.iter().map(|(values, shape)| var(values, shape)).collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let gradients = total(&tensors).backward().unwrap();
+        for (which, (values, shape)) in inputs.iter().enumerate() {
+            let exact = vector(gradients.get(&vars[which]).unwrap()).unwrap();
+            for at in 0..values.len() {
+                let moved = |by: f32| {
+                    let mut values = values.to_vec();
+                    values[at] += by;
+                    let mut tensors = tensors.clone();
+                    tensors[which] = data(values, shape).unwrap();
+                    number(&total(&tensors)).unwrap()
+                };
+                let numeric = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                assert!(
+                    (numeric - f64::from(exact[at])).abs() < 2e-3,
+                    "{which} {at}: {numeric} {}",
+                    exact[at]
+                );
+            }
+        }
+    }
+
+    const POINTS: [f32; 9] = [-9.0, -3.1, -1.2, -0.4, 0.05, 0.3, 1.1, 2.7, 8.0];
+
+    #[test]
+    fn pointwise_functions_have_the_values_of_double_precision() {
+        let t = data(POINTS.to_vec(), &[9]).unwrap();
+        let wide = POINTS.map(f64::from);
+        let check = |actual: Tensor, expected: [f64; 9]| {
+            for (actual, expected) in vector(&actual).unwrap().iter().zip(expected) {
+                assert!((f64::from(*actual) - expected).abs() < 2e-6, "{actual} {expected}");
+            }
+        };
+        check(sigmoid(&t).unwrap(), wide.map(|t| 1.0 / (1.0 + (-t).exp())));
+        check(softplus(&t).unwrap(), wide.map(|t| t.exp().ln_1p()));
+        check(gelu(&t).unwrap(), wide.map(|t| f64::from(polyreward_heads::Activation::Gelu.apply(t as f32))));
+    }
+
+    #[test]
+    fn pointwise_functions_have_their_gradients() {
+        for f in [sigmoid, softplus, gelu] {
+            check_gradient(&[(&POINTS, &[9])], |inputs| f(&inputs[0]).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_product_with_data_has_its_gradient() {
+        let x = data((0..12).map(|at| (at as f32).cos()).collect(), &[4, 3]).unwrap();
+        let weight = [0.3, -0.2, 0.5, 0.7, -0.9, 0.1];
+        check_gradient(&[(&weight, &[3, 2])], |inputs| Affine::times_data(&x, &inputs[0]).unwrap());
+    }
+
+    #[test]
+    fn bent_margins_have_their_gradients() {
+        // Two people of two places, three episodes each, two hidden units; no value within a step of the kink.
+        let places: Vec<f32> = (0..8).map(|at| (at as f32 * 1.3).sin()).collect();
+        let others: Vec<f32> = (0..8).map(|at| (at as f32 * 0.9 + 1.0).cos()).collect();
+        let users: Vec<f32> = (0..12).map(|at| (at as f32 * 0.53 + 0.04).sin()).collect();
+        check_gradient(&[(&places, &[4, 2]), (&others, &[4, 2]), (&users, &[6, 2])], |inputs| {
+            bent_margins(&inputs[0], &inputs[1], &inputs[2], [2, 3]).unwrap()
+        });
+    }
+}

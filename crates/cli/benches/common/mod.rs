@@ -1,0 +1,110 @@
+//! What every bench needs: the real server, texts, a place for its report.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+/// `cargo test --benches` and `cargo bench -- --list` call a bench too.
+pub fn is_only_listed() -> bool {
+    std::env::args().any(|argument| argument == "--list" || argument == "--test")
+}
+
+/// Where `make` keeps backbones and models.
+pub fn cache() -> anyhow::Result<PathBuf> {
+    std::env::var_os("POLYREWARD_CACHE").map(PathBuf::from).context("run it by `make bench`")
+}
+
+/// The default backbone's folder.
+pub fn backbone() -> anyhow::Result<PathBuf> {
+    Ok(cache()?.join("backbones").join("all-minilm-l6-v2-int8"))
+}
+
+/// The models of the sample data.
+pub fn models() -> anyhow::Result<PathBuf> {
+    let models = cache()?.join("models-sample");
+    ensure!(models.is_dir(), "there is no {}; run it by `make bench`", models.display());
+    Ok(models)
+}
+
+/// Every prompt and answer of the sample.
+pub fn sample() -> anyhow::Result<Vec<(String, String)>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/sample/prompts.jsonl");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut answers = Vec::new();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let string = |value: &Value| value.as_str().map(str::to_owned).context("a text that is no string");
+        for response in line["responses"].as_array().context("a prompt without responses")? {
+            answers.push((string(&line["prompt"])?, string(&response["text"])?));
+        }
+    }
+    Ok(answers)
+}
+
+/// Writes a report below `target/bench` and prints it.
+pub fn publish(name: &str, text: &str) -> anyhow::Result<()> {
+    print!("{text}");
+    let target =
+        Path::new(env!("CARGO_BIN_EXE_polyreward")).ancestors().nth(2).expect("the binary is below target");
+    std::fs::create_dir_all(target.join("bench"))?;
+    std::fs::write(target.join("bench").join(name), text)?;
+    Ok(())
+}
+
+/// Least, median and largest of some values.
+pub fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() - 1]]
+}
+
+/// The real server on a free port; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub url: String,
+}
+
+impl Server {
+    /// Starts it with further arguments and environment.
+    pub fn start(arguments: &[&Path], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_polyreward"))
+            .args(["serve", "--bind", "127.0.0.1:0", "--backbone"])
+            .arg(backbone()?)
+            .arg("--models")
+            .arg(models()?)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let mut server = Self { child, url: String::new() };
+        for line in BufReader::new(stdout).lines() {
+            if let Some((_, url)) = line?.split_once("listening on ") {
+                url.trim().clone_into(&mut server.url);
+                return Ok(server);
+            }
+        }
+        bail!("the server ended before it listened");
+    }
+
+    /// Resident memory in MiB, where the system tells.
+    #[allow(dead_code, reason = "each bench is a crate of its own, and one of them asks")]
+    pub fn resident_mib(&self) -> Option<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing is lost: the server holds no state here.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

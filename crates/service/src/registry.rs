@@ -106,9 +106,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Log loss on held-out people, by which a default is chosen when nobody names one.
+    /// Log loss on held-out people, by which a default is chosen when nobody names one: the mean over numbers of their
+    /// examples, as who asks will have few or many; for a head that learns from none, what it always is.
     fn validation_log_loss(&self) -> f64 {
-        self.evaluation["validation"]["log_loss"].as_f64().unwrap_or(f64::INFINITY)
+        let losses: Option<Vec<f64>> = self.evaluation["shots"]
+            .as_array()
+            .map(|shots| shots.iter().filter_map(|shot| shot["summary"]["log_loss"].as_f64()).collect());
+        match losses.filter(|losses| !losses.is_empty()) {
+            Some(losses) => losses.iter().sum::<f64>() / losses.len() as f64,
+            None => self.evaluation["validation"]["log_loss"].as_f64().unwrap_or(f64::INFINITY),
+        }
     }
 }
 

@@ -115,7 +115,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let started = Instant::now();
         let trained = fit(head, &fitting)?;
         let folder = write_model(&arguments.out, &trained, &data, &hold_out, &provenance(head))?;
-        Ok(row_of(&folder, started.elapsed().as_secs_f64()))
+        Ok(row_of(&folder, &trained, started.elapsed().as_secs_f64()))
     };
     let rows = on_two_threads(&missing, &train)?;
     eprintln!(
@@ -125,6 +125,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let header = [
         "model",
+        "numbers of a person",
         "held-out people",
         "95 % interval",
         "after 8 examples",
@@ -295,8 +296,9 @@ fn show(progress: &mut Progress, event: &TrainingProgress) -> Option<String> {
     validation_log_loss.is_some().then_some(message)
 }
 
-fn row_of(folder: &ModelFolder, seconds: f64) -> Vec<String> {
-    let mut row = vec![folder.model.to_string()];
+fn row_of(folder: &ModelFolder, trained: &Trained, seconds: f64) -> Vec<String> {
+    let size = trained.head.population().mean().len();
+    let mut row = vec![folder.model.to_string(), size.to_string()];
     let evaluation = &folder.evaluation;
     let eight = evaluation.shots.iter().find(|shot| shot.examples == 8).map(|shot| &shot.summary);
     for summary in [evaluation.validation.as_ref(), eight, evaluation.seen_people.as_ref()] {

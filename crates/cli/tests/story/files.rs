@@ -5,7 +5,7 @@ use std::fs::File;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-use crate::support::{Place, people, stderr, stdout};
+use crate::support::{Place, opposites, people, stderr, stdout};
 
 #[test]
 fn the_same_seed_gives_the_same_model_and_is_not_trained_twice() {
@@ -54,6 +54,55 @@ fn an_evaluation_counts_people_and_gives_intervals() {
     assert_eq!(overall["gain_over_bt"].as_f64(), Some(0.0));
     let unknown = place.run(&["eval", "--data", "people.jsonl", "--group-by", "planet"]);
     assert!(!unknown.status.success() && stderr(&unknown).contains("country"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn an_evaluation_shows_who_one_reward_is_wrong_for_and_what_could_be_known() {
+    let place = Place::new();
+    place.write("people.jsonl", &opposites(40));
+    for seed in ["0", "1"] {
+        let trained =
+            ["train", "--data", "people.jsonl", "--heads", "bt,lore", "--out", "models", "--seed", seed];
+        let trained = place.run(&trained);
+        assert!(trained.status.success(), "{}", stderr(&trained));
+    }
+    let eval = ["eval", "--models", "models", "--data", "people.jsonl", "--group-by", "country"];
+    let output = place.run(&[&eval[..], &["--json", "report.json", "--svg", "curves.svg"]].concat());
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for title in
+        ["Worst group", "Seen people", "log loss / calibration error", "oracle", "over the models of a name"]
+    {
+        assert!(text.contains(title), "{title:?} is not in {text}");
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(place.path("report.json")).unwrap()).unwrap();
+    let accuracy = |measured: &Value| measured["accuracy"].as_f64().unwrap();
+    let oracle = &report["oracle"];
+    assert_eq!(oracle["overall"]["users"], 10);
+    assert!(accuracy(&oracle["overall"]) > 0.8, "{oracle}");
+    let models = report["models"].as_array().unwrap();
+    let of = |name: &'static str| models.iter().filter(move |model| model["name"] == name);
+    assert_eq!(
+        (of("bt").count(), of("lore").count(), report["by_name"].as_array().unwrap().len()),
+        (2, 2, 2)
+    );
+    for (bt, lore) in of("bt").zip(of("lore")) {
+        let shot = |model: &Value, examples: u64| -> Value {
+            let shots = model["shots"].as_array().unwrap();
+            shots.iter().find(|shot| shot["examples"] == examples).unwrap().clone()
+        };
+        assert!(accuracy(&shot(bt, 8)["overall"]) < 0.7, "one reward is right for opposite tastes");
+        let eight = shot(lore, 8);
+        assert!(accuracy(&eight["overall"]) > 0.75, "{eight}");
+        assert!(eight["overall"]["gain_over_bt_ci"][0].as_f64().unwrap() > 0.0, "{eight}");
+        let groups = ["UK", "DE"].map(|group| accuracy(&eight["groups"][group]));
+        assert_eq!(accuracy(&eight["worst_group"]), groups[0].min(groups[1]));
+        assert_eq!(lore["seen_shots"].as_array().unwrap().len(), 6);
+    }
+    let svg = std::fs::read_to_string(place.path("curves.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("lore (mean of 2)") && svg.contains("oracle"), "{svg}");
+    let without = place.run(&[&eval[..], &["--no-oracle"]].concat());
+    assert!(without.status.success() && !stdout(&without).contains("oracle"));
 }
 
 #[test]

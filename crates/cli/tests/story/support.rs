@@ -179,6 +179,15 @@ pub fn answers(drink: &str, count: usize) -> Vec<String> {
 
 /// Comparisons of people who prefer tea to coffee, nine times of ten; the last quarter are unseen people.
 pub fn people(count: usize) -> String {
+    people_who(count, |_| false)
+}
+
+/// The same, but those in Germany prefer coffee.
+pub fn opposites(count: usize) -> String {
+    people_who(count, |person| person % 2 == 1)
+}
+
+fn people_who(count: usize, prefer_coffee: impl Fn(usize) -> bool) -> String {
     let (tea, coffee) = (answers("tea", 35), answers("coffee", 35));
     let mut lines = String::new();
     for person in 0..count {
@@ -191,7 +200,7 @@ pub fn people(count: usize) -> String {
                 (true, 0..8) => "context",
                 (true, _) => "query",
             };
-            if (person + n) % 10 == 0 {
+            if ((person + n) % 10 == 0) != prefer_coffee(person) {
                 std::mem::swap(&mut chosen, &mut rejected);
             }
             let line = json!({

@@ -149,15 +149,16 @@ fn a_seed_gives_the_same_bytes_again() {
 }
 
 #[test]
-fn a_single_text_form_is_kept_where_a_second_tells_nothing_more() {
-    let data = opposites(40, 12, 4);
+fn a_text_form_that_only_misleads_is_not_read() {
+    let mut data = opposites(40, 12, 4);
+    data.items.prompt_response = Some(form(&mut ChaCha8Rng::seed_from_u64(99)));
     let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).unwrap();
     let config = TrainConfig {
         episodes: EpisodeConfig { hidden: 16, ..EpisodeConfig::default() },
         ..TrainConfig::default()
     };
     let fitting = Fitting::prepare(&data, &hold_out, &config, &[HeadFamily::Lore], 0, &mut |_| {}).unwrap();
-    assert_eq!(fitting.text_forms().len(), 1);
+    assert_eq!(fitting.text_forms(), [TextForm::Response]);
 }
 
 #[test]

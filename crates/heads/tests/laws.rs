@@ -539,33 +539,6 @@ fn the_vpl_latent_hears_the_order_of_a_pair_and_sharpens_with_each() {
     }
 }
 
-/// Time of an adaptation to 8 examples, and of 1000 people by 16 responses; `--run-ignored only --no-capture`.
-#[test]
-#[ignore = "prints times, checks nothing"]
-fn times() {
-    let sizes = Sizes { dim: 384, latent: 128, weights: 24 };
-    let mut maker = Maker { rng: ChaCha8Rng::seed_from_u64(0), sizes };
-    for head in maker.heads() {
-        let features = maker.features(head.as_ref(), 16);
-        let examples = firsts(&features, 8);
-        let user = head.adapt(&examples, None).unwrap();
-        let start = std::time::Instant::now();
-        for _ in 0..50 {
-            std::hint::black_box(head.adapt(&examples, None).unwrap());
-        }
-        let adapt = start.elapsed() / 50;
-        let users = vec![&user; 1000];
-        let start = std::time::Instant::now();
-        std::hint::black_box(head.rewards(&users, features.view()).unwrap());
-        println!(
-            "{} F={} adapt {adapt:?}, 1000 x 16 {:?}",
-            head.family(),
-            head.feature_len(),
-            start.elapsed()
-        );
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -15,8 +15,8 @@ use polyreward_domain::{ComparisonRecord, HeadFamily, Split, TextForms};
 use polyreward_heads::{BackboneCard, ModelCard, Person};
 use polyreward_service::embed_corpus;
 use polyreward_training::{
-    Fitting, HoldOut, ModelFolder, Progress as TrainingProgress, Provenance, Trained, TrainingData,
-    write_model,
+    Fitting, HoldOut, ModelFolder, Progress as TrainingProgress, Provenance, TrainConfig, Trained,
+    TrainingData, write_model,
 };
 
 use crate::{
@@ -93,36 +93,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let data = embed(&backbone, &records, forms_of(&missing, &config))?;
-    let hold_out = HoldOut::choose(&data.people, &data.items.names, arguments.seed)?;
-    eprintln!(
-        "training on {} people ({} comparisons), {} people held out, {} comparisons of trained people kept out",
-        hold_out.training.len(),
-        hold_out.training_rows(&data.people).len(),
-        hold_out.validation.len(),
-        hold_out.held_out.iter().map(Vec::len).sum::<usize>(),
-    );
-    let began = Instant::now();
-    let mut choosing = Progress::start("text forms", 1);
-    let fitting =
-        Fitting::prepare(&data, &hold_out, &config.train, &missing, arguments.seed, &mut |event| {
-            show(&mut choosing, &event);
-        })?;
-    choosing.finish(&format!(
-        "reading the {}",
-        fitting.text_forms().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and the ")
-    ));
-    let train = |head: HeadFamily| -> anyhow::Result<Vec<String>> {
-        let started = Instant::now();
-        let trained = fit(head, &fitting)?;
-        let folder = write_model(&arguments.out, &trained, &data, &hold_out, &provenance(head))?;
-        Ok(row_of(&folder, &trained, started.elapsed().as_secs_f64()))
-    };
-    let rows = on_two_threads(&missing, &train)?;
-    eprintln!(
-        "trained {} heads from known embeddings in {:.1} s",
-        missing.len(),
-        began.elapsed().as_secs_f64()
-    );
+    let rows = fit_all(&missing, &data, &config.train, arguments, &provenance)?;
     let header = [
         "model",
         "numbers of a person",
@@ -136,6 +107,43 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ];
     print!("{}", table::render(&header.map(str::to_owned), &rows));
     Ok(())
+}
+
+/// Fits heads and writes their folders; a row of the table each.
+fn fit_all(
+    heads: &[HeadFamily],
+    data: &TrainingData,
+    config: &TrainConfig,
+    arguments: &Arguments,
+    provenance: &(impl Fn(HeadFamily) -> Provenance + Sync),
+) -> anyhow::Result<Vec<Vec<String>>> {
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, arguments.seed)?;
+    eprintln!(
+        "training on {} people ({} comparisons), {} people held out, {} comparisons of trained people kept out",
+        hold_out.training.len(),
+        hold_out.training_rows(&data.people).len(),
+        hold_out.validation.len(),
+        hold_out.held_out.iter().map(Vec::len).sum::<usize>(),
+    );
+    let began = Instant::now();
+    let mut choosing = Progress::start("text forms", 1);
+    let fitting = Fitting::prepare(data, &hold_out, config, heads, arguments.seed, &mut |event| {
+        show(&mut choosing, &event);
+    })?;
+    choosing.finish(&format!(
+        "reading the {}",
+        fitting.text_forms().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and the ")
+    ));
+    let train = |head: HeadFamily| -> anyhow::Result<Vec<String>> {
+        let started = Instant::now();
+        let trained = fit(head, &fitting)?;
+        let folder = write_model(&arguments.out, &trained, data, &hold_out, &provenance(head))?;
+        Ok(row_of(&folder, &trained, started.elapsed().as_secs_f64()))
+    };
+    let rows = on_two_threads(heads, &train)?;
+    let seconds = began.elapsed().as_secs_f64();
+    eprintln!("trained {} heads from known embeddings in {seconds:.1} s", heads.len());
+    Ok(rows)
 }
 
 /// Trains heads two at a time, which keeps two cores busy where one head's steps cannot; rows in the order of the heads.

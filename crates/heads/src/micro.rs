@@ -175,8 +175,12 @@ impl Mixture {
 }
 
 /// Mean and variance over heads of `values` `[N, K]` under each user's weights, `[U, N]` each.
-fn spread(evidence: &Array2<f64>, logits: &Array2<f64>, values: &Array2<f64>) -> [Array2<f64>; 2] {
-    let mixture = Mixture::new(evidence, logits);
+fn spread(
+    mixture: &Mixture,
+    evidence: &Array2<f64>,
+    logits: &Array2<f64>,
+    values: &Array2<f64>,
+) -> [Array2<f64>; 2] {
     // About the mean over heads, so that squares do not cancel more than they must.
     let centre = values.mean_axis(Axis(1)).expect("there is a head").insert_axis(Axis(1));
     let about = values - &centre;
@@ -199,8 +203,12 @@ fn spread(evidence: &Array2<f64>, logits: &Array2<f64>, values: &Array2<f64>) ->
 
 /// Logits of `sum_k w_k sigmoid(d_k)`, `[U, N]`: the log of the mixture less that of its complement, so that they
 /// change sign, and nothing else, with `d` `[N, K]`.
-fn mixture_logits(evidence: &Array2<f64>, logits: &Array2<f64>, d: &Array2<f64>) -> Array2<f64> {
-    let mixture = Mixture::new(evidence, logits);
+fn mixture_logits(
+    mixture: &Mixture,
+    evidence: &Array2<f64>,
+    logits: &Array2<f64>,
+    d: &Array2<f64>,
+) -> Array2<f64> {
     let for_a = mixture.sums(&d.mapv(sigmoid));
     let for_b = mixture.sums(&d.mapv(|d| sigmoid(-d)));
     Array2::from_shape_fn(for_a.dim(), |(u, n)| {
@@ -290,7 +298,8 @@ impl Head for Micro {
         let features = features.mapv(f64::from);
         let rewards = features.slice(s![.., ..size]).to_owned();
         let logits = features.slice(s![.., size..2 * size]).to_owned();
-        let [mean, variance] = spread(&evidence, &logits, &rewards);
+        let mixture = Mixture::new(&evidence, &logits);
+        let [mean, variance] = spread(&mixture, &evidence, &logits, &rewards);
         let mean = mean + features.column(2 * size).insert_axis(Axis(0));
         Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
     }
@@ -310,8 +319,9 @@ impl Head for Micro {
         let d = &a.slice(s![.., ..size]) - &b.slice(s![.., ..size]) + quality;
         // Both responses answer the same prompt.
         let logits = (&a.slice(s![.., size..2 * size]) + &b.slice(s![.., size..2 * size])) / 2.0;
-        let [_, variance] = spread(&evidence, &logits, &d);
-        let mean = mixture_logits(&evidence, &logits, &d);
+        let mixture = Mixture::new(&evidence, &logits);
+        let [_, variance] = spread(&mixture, &evidence, &logits, &d);
+        let mean = mixture_logits(&mixture, &evidence, &logits, &d);
         Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
     }
 

@@ -29,6 +29,12 @@ impl UserState {
         if covariance.diag().iter().any(|variance| *variance < 0.0) {
             return Err(HeadError::Parameter { name: "covariance", detail: "a variance is negative".into() });
         }
+        // Row after row, as whoever reads many of them does.
+        let covariance = if covariance.is_standard_layout() {
+            covariance
+        } else {
+            covariance.as_standard_layout().into_owned()
+        };
         Ok(Self { mean, covariance, examples })
     }
 
@@ -37,7 +43,7 @@ impl UserState {
         self.mean.view()
     }
 
-    /// Posterior covariance, `[S, S]`.
+    /// Posterior covariance, `[S, S]`, in standard layout.
     pub fn covariance(&self) -> &Array2<f32> {
         &self.covariance
     }

@@ -1,6 +1,6 @@
 //! VPL: a latent of the person, read off their comparisons by an encoder (arXiv:2408.10075).
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, concatenate};
 use polyreward_domain::{HeadFamily, TextForms};
 use serde::{Deserialize, Serialize};
 
@@ -90,38 +90,56 @@ impl Vpl {
         })?)
     }
 
-    /// The decoder's values for a person at `z`, given their half `latent z` of the hidden layer, and its derivatives
-    /// by the hidden layer: `[R]` and `[R, Hd]`.
-    fn decode(&self, half: ArrayView1<'_, f32>, features: ArrayView2<'_, f32>) -> (Array1<f32>, Array2<f32>) {
-        let (from, last) = (self.trunk.latent_len(), features.ncols() - 1);
-        let hidden = &features.slice(s![.., from..last]) + &half;
-        let slopes = hidden.mapv(|t| if t > 0.0 { 1.0 } else { 0.2 }) * &self.output;
-        let values = (&slopes * &hidden).sum_axis(Axis(1)) + features.column(last);
-        (values, slopes)
+    /// The decoder's value for a person, given their half `latent z` of the hidden layer, and a text's features; writes its
+    /// derivatives by the hidden layer, `[Hd]`.
+    fn decode(&self, half: &[f32], features: &[f32], slopes: &mut [f32]) -> f32 {
+        let (from, last) = (self.trunk.latent_len(), features.len() - 1);
+        let output = self.output.as_slice().expect("a vector of its own is contiguous");
+        let mut value = 0.0;
+        for (((text, half), output), slope) in features[from..last].iter().zip(half).zip(output).zip(slopes) {
+            let hidden = text + half;
+            *slope = if hidden > 0.0 { *output } else { 0.2 * output };
+            value += *slope * hidden;
+        }
+        value + features[last]
     }
 
-    /// For each user: values, and derivatives by `z` `[R, K]`, of what `decoded` makes of their half.
+    /// Values, and their variances, of what `decoded` makes of each user's half of the hidden layer and a row: it returns the
+    /// value and writes the derivatives by the hidden layer. Derivatives by `z` are one product for a block of users.
     fn moments(
         &self,
         users: &[&UserState],
         rows: usize,
-        decoded: impl Fn(ArrayView1<'_, f32>) -> (Array1<f32>, Array2<f32>),
+        mut decoded: impl FnMut(&[f32], usize, &mut [f32]) -> f32,
     ) -> Result<Moments, HeadError> {
-        let size = self.latent.ncols();
-        let mut latents = Array2::zeros((users.len(), size));
-        for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
-            check_len("a user state", size, user.mean().len())?;
-            latent.assign(&user.mean());
-        }
-        let halves = latents.dot(&self.latent.t());
+        /// Rows of derivatives that are held at once.
+        const BLOCK: usize = 4096;
+        let (hidden, size) = self.latent.dim();
         let mut mean = Array2::zeros((users.len(), rows));
         let mut variance = Array2::zeros((users.len(), rows));
-        for (row, user) in users.iter().enumerate() {
-            let (values, slopes) = decoded(halves.row(row));
-            mean.row_mut(row).assign(&values);
-            let slopes = slopes.dot(&self.latent);
-            let spread = (slopes.dot(user.covariance()) * &slopes).sum_axis(Axis(1));
-            variance.row_mut(row).assign(&spread.mapv(|v| v.max(0.0)));
+        let at_once = (BLOCK / rows.max(1)).max(1);
+        for (block, users) in users.chunks(at_once).enumerate() {
+            let mut latents = Array2::zeros((users.len(), size));
+            for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
+                check_len("a user state", size, user.mean().len())?;
+                latent.assign(&user.mean());
+            }
+            let halves = latents.dot(&self.latent.t());
+            let mut slopes = Array2::zeros((users.len() * rows, hidden));
+            for (user, half) in halves.rows().into_iter().enumerate() {
+                let half = half.to_vec();
+                for row in 0..rows {
+                    let mut slopes = slopes.row_mut(user * rows + row);
+                    let slopes = slopes.as_slice_mut().expect("rows of a new matrix are contiguous");
+                    mean[[block * at_once + user, row]] = decoded(&half, row, slopes);
+                }
+            }
+            let by_latent = slopes.dot(&self.latent);
+            for (at, slopes) in by_latent.rows().into_iter().enumerate() {
+                let (user, row) = (at / rows, at % rows);
+                let spread = users[user].covariance().dot(&slopes).dot(&slopes);
+                variance[[block * at_once + user, row]] = spread.max(0.0);
+            }
         }
         Ok(Moments { mean, variance })
     }
@@ -202,7 +220,9 @@ impl Head for Vpl {
 
     fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
-        self.moments(users, features.nrows(), |half| self.decode(half, features))
+        let texts = features.as_standard_layout();
+        let text = |row: usize| texts.row(row).to_slice().expect("rows in standard layout are contiguous");
+        self.moments(users, features.nrows(), |half, row, slopes| self.decode(half, text(row), slopes))
     }
 
     fn margins(
@@ -214,10 +234,16 @@ impl Head for Vpl {
         check_len("features", self.feature_len(), a.ncols())?;
         check_len("features", self.feature_len(), b.ncols())?;
         check_len("the second responses", a.nrows(), b.nrows())?;
-        self.moments(users, a.nrows(), |half| {
-            let (first, first_slopes) = self.decode(half, a);
-            let (second, second_slopes) = self.decode(half, b);
-            (first - second, first_slopes - second_slopes)
+        let (first, second) = (a.as_standard_layout(), b.as_standard_layout());
+        let mut other = vec![0.0; self.output.len()];
+        self.moments(users, a.nrows(), |half, row, slopes| {
+            let text = |side: &CowArray<'_, f32, Ix2>| side.row(row).to_vec();
+            let margin =
+                self.decode(half, &text(&first), slopes) - self.decode(half, &text(&second), &mut other);
+            for (slope, other) in slopes.iter_mut().zip(&other) {
+                *slope -= other;
+            }
+            margin
         })
     }
 
@@ -237,7 +263,7 @@ impl Head for Vpl {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::array;
+    use ndarray::{array, s};
 
     use super::*;
     use crate::calibration::{information_gain, sigmoid};

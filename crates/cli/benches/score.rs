@@ -21,12 +21,15 @@ use polyreward_backbone::{
     Backbone, BackboneOptions, EmbedInput, TokenizedText, batch::least_cost_cuts, environment,
     session_builder,
 };
-use polyreward_domain::{Overflow, Prompt, TextForm};
+use polyreward_domain::{Overflow, Prompt};
+use polyreward_service::ModelRegistry;
 use serde_json::{Value, json};
 
 /// Alternations of every measurement.
 const ROUNDS: usize = 5;
-/// Texts a measurement.
+/// The model that is asked.
+const MODEL: &str = "bt";
+/// Responses a measurement, each encoded in every form that the model reads.
 const TEXTS: usize = 1024;
 /// Texts in a large request.
 const LARGE: usize = 64;
@@ -109,10 +112,14 @@ impl Bare {
     fn open(folder: &Path, texts: &[Text]) -> anyhow::Result<Self> {
         let options = BackboneOptions::default();
         let backbone = Backbone::open(folder, &BackboneOptions { sessions: 1, ..options.clone() })?;
-        let inputs: Vec<EmbedInput> = texts
+        // What the head reads of a response is what the server must encode for it.
+        let registry = ModelRegistry::open(&common::models()?, backbone.info().clone())?;
+        let forms = registry.registered().find(Some(&MODEL.parse()?))?.head.text_forms();
+        let inputs: Vec<EmbedInput> = forms
             .iter()
-            .map(|(prompt, response)| EmbedInput {
-                form: TextForm::PromptResponse,
+            .flat_map(|form| texts.iter().map(move |text| (form, text)))
+            .map(|(form, (prompt, response))| EmbedInput {
+                form,
                 prompt: Arc::new(Prompt::Text(prompt.clone())),
                 response: Arc::from(response.as_str()),
             })
@@ -220,7 +227,7 @@ async fn requests(
                 .iter()
                 .map(|(prompt, response)| json!({"prompt": prompt, "responses": [response]}))
                 .collect();
-            json!({"model": "bt", "items": items}).to_string()
+            json!({"model": MODEL, "items": items}).to_string()
         })
         .collect();
     let started = Instant::now();

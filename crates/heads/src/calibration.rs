@@ -316,11 +316,12 @@ mod tests {
     fn moderation_agrees_with_the_golden_values() {
         // VPL/LoRe specification G2.3 and PAL specification G11 (float64 numpy), tolerance 1e-6.
         let plain = Calibration::default();
-        for (m, v, expected) in [
-            (0.488_800, 0.169_808, 0.616_159),
-            (0.881_698, 0.543_972, 0.690_049),
-            (0.771_043, 0.355_502, 0.673_107),
+        for (m, v, certain, expected) in [
+            (0.488_800, 0.169_808, 0.619_824, 0.616_159),
+            (0.881_698, 0.543_972, 0.707_174, 0.690_049),
+            (0.771_043, 0.355_502, 0.683_746, 0.673_107),
         ] {
+            assert!((plain.probability(m, 0.0) - certain).abs() < 1e-6);
             assert!((plain.probability(m, v) - expected).abs() < 1e-6);
         }
     }

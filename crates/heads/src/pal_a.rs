@@ -342,6 +342,29 @@ mod tests {
     }
 
     #[test]
+    fn the_low_rank_form_agrees_with_golden_g3() {
+        // D^2 = n - 2 M w + wT G w for prototypes f(P): the identity that makes the margin linear in w; tolerance 1e-5.
+        let weights = array![0.689_974, 0.310_026];
+        let latents = project(&array![[1.0, 2.0], [-0.5, 1.5]]);
+        let prototypes = project(&array![[0.6, 0.8], [-0.8, 0.6]]);
+        let (m, gram) = (latents.dot(&prototypes.t()), prototypes.dot(&prototypes.t()));
+        let lengths = (&latents * &latents).sum_axis(Axis(1));
+        let close = |actual: &Array2<f64>, expected: [f64; 4]| {
+            for (actual, expected) in actual.iter().zip(expected) {
+                assert!((actual - expected).abs() < 1e-5, "{actual} {expected}");
+            }
+        };
+        close(&m, [5.002_787, 2.247_486, 2.790_204, 2.736_751]);
+        close(&gram, [2.260_724, 0.685_579, 0.685_579, 1.693_406]);
+        let squares = &lengths - &(m.dot(&weights) * 2.0) + weights.dot(&gram.dot(&weights));
+        let margin = squares[0] - squares[1];
+        let expected = [11.429_821, 5.849_876, 4.664_993, 1.834_929, 2.830_064];
+        for (actual, expected) in lengths.iter().chain(&squares).chain([&margin]).zip(expected) {
+            assert!((actual - expected).abs() < 1e-5, "{actual} {expected}");
+        }
+    }
+
+    #[test]
     fn softmax_weights_agree_with_golden_g2() {
         // PAL specification G2: the weights of the population come of alpha as softmax of its logarithm.
         let alpha = array![0.4_f64, -0.2, 1.1].mapv(f64::exp);

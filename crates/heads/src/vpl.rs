@@ -266,7 +266,7 @@ mod tests {
     use ndarray::{array, s};
 
     use super::*;
-    use crate::calibration::{information_gain, sigmoid};
+    use crate::calibration::{information_gain, log_sigmoid, sigmoid};
 
     /// Layer `k` of the VPL/LoRe specification's golden checks, case A (0.7, 0.1) or B (1.3, 0.2).
     fn layer(k: u8, [s, t]: [f64; 2], (rows, columns): (usize, usize)) -> Layer {
@@ -339,6 +339,22 @@ mod tests {
             let rest = Mlp::new(decoder(case).layers()[1..].to_vec(), Activation::LeakyRelu).unwrap();
             let split = rest.forward(hidden.view()).unwrap();
             close(split.iter().map(|x| f64::from(*x)), &r);
+        }
+    }
+
+    #[test]
+    fn losses_and_bounds_agree_with_golden_g1_5() {
+        // Negative log likelihood and evidence bound (beta = 1) at the latents of training and of evaluation.
+        let items = array![[0.2, 0.7, -0.3], [-0.5, 0.1, 0.6]];
+        for (case, z, divergence, [nll, bound]) in [
+            (CASES[0], [0.687_229, -1.236_008], 0.004_204, [0.828_542, -0.832_746]),
+            (CASES[0], [0.054_544, -0.030_033], 0.004_204, [1.177_077, -1.181_281]),
+            (CASES[1], [0.119_844, -1.409_126], 0.881_763, [0.757_973, -1.639_736]),
+            (CASES[1], [-0.166_633, -1.0], 0.881_763, [0.689_091, -1.570_854]),
+        ] {
+            let r = rewards(case, &items, z);
+            let loss = -log_sigmoid(r[0] - r[1]);
+            close([loss, -loss - divergence], &[nll, bound]);
         }
     }
 

@@ -531,6 +531,32 @@ mod tests {
     }
 
     #[test]
+    fn the_mixtures_loss_and_its_gradients_agree_with_golden_g7() {
+        // PAL and MiCRo specification G7 (float64 numpy): two triples, three heads; tolerance 2e-6.
+        let deltas = var(&[0.90, 0.54, -0.72, 1.55, 0.21, -1.24], &[2, 3]);
+        // V h + c of the two prompts.
+        let logits = var(&[0.3, -0.38, 0.62, 0.03, 0.65, -0.82], &[2, 3]);
+        let log_weights = log_softmax(logits.as_tensor()).unwrap();
+        let weights = log_weights.exp().unwrap();
+        let mixed = (&weights * sigmoid(deltas.as_tensor()).unwrap()).unwrap().sum(1).unwrap();
+        let loss = mixed.log().unwrap().mean_all().unwrap().neg().unwrap();
+        let entropy = (weights * log_weights).unwrap().sum(1).unwrap().mean_all().unwrap();
+        let near = |actual: &[f32], expected: &[f64]| {
+            for (actual, expected) in actual.iter().zip(expected) {
+                assert!((f64::from(*actual) - expected).abs() < 2e-6, "{actual} {expected}");
+            }
+        };
+        near(&[number(&loss).unwrap() as f32, number(&entropy).unwrap() as f32], &[0.594_487, -0.987_678]);
+        let gradients = loss.backward().unwrap();
+        let of = |var: &Var| vector(gradients.get(var).unwrap()).unwrap().to_vec();
+        near(&of(&logits), &[-0.066_492, -0.020_159, 0.086_651, -0.059_639, 0.019_237, 0.040_401]);
+        near(&of(&deltas), &[-0.069_337, -0.039_764, -0.102_319, -0.037_080, -0.118_007, -0.019_100]);
+        let regular = entropy.affine(0.5, 0.0).unwrap().backward().unwrap();
+        let of_router = vector(regular.get(&logits).unwrap()).unwrap();
+        near(&of_router.to_vec(), &[-0.002_891, -0.031_331, 0.034_222, -0.018_269, 0.053_715, -0.035_446]);
+    }
+
+    #[test]
     fn bent_margins_have_their_gradients() {
         // Two people of two places, three episodes each, two hidden units; no value within a step of the kink.
         let places: Vec<f32> = (0..8).map(|at| (at as f32 * 1.3).sin()).collect();

@@ -10,7 +10,7 @@ use std::{
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Place, answers, backbone, people, stderr, stdout, tell_to_stop};
+use crate::support::{Place, answers, backbone, opposites, people, stderr, stdout, tell_to_stop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_clients_of_one_text_and_one_client_of_many_texts_get_the_same_rewards() {
@@ -168,6 +168,31 @@ fn the_demo_plays_held_out_people_and_ends() {
     for part in ["http://127.0.0.1:", "simulated", "everybody", "P(first preferred)"] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
+}
+
+#[test]
+fn the_demo_shows_a_head_that_learns_people_from_their_examples() {
+    let place = Place::new();
+    place.write("people.jsonl", &opposites(40));
+    let trained = ["train", "--data", "people.jsonl", "--heads", "bt,lore", "--out", "models"];
+    let trained = place.run(&trained);
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    let output = demo(&place, &["--once"]).output().unwrap();
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // `everybody 10 lore@... 0.500 (...) 0.6 (...) ...`, a number and an interval for each of 0, 1, 2, 4, 8, 16 examples.
+    let accuracies = |head: &str| -> Vec<f64> {
+        let row = text.lines().find(|line| line.starts_with("everybody") && line.contains(head)).unwrap();
+        let cells = row.split_whitespace().skip(3).filter(|cell| !cell.starts_with('('));
+        cells.map(|cell| cell.parse().unwrap()).collect()
+    };
+    let (bt, lore) = (accuracies("bt@"), accuracies("lore@"));
+    assert_eq!((bt.len(), lore.len()), (6, 6), "{text}");
+    assert!(
+        bt.iter().all(|accuracy| *accuracy == bt[0]),
+        "examples change nothing for Bradley-Terry: {bt:?}"
+    );
+    assert!(lore[4] > lore[0] + 0.1 && lore[4] > bt[4] + 0.1, "{lore:?} {bt:?}");
 }
 
 #[test]

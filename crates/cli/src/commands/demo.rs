@@ -247,7 +247,10 @@ async fn play(
         let mut of_person = Vec::with_capacity(person.queries.len());
         for queries in person.queries.chunks(PAIRS_AT_ONCE) {
             let pairs: Vec<Value> = queries.iter().map(|record| pair(record)).collect();
-            let body = json!({"model": model, "user_ids": user_ids, "pairs": pairs});
+            // Raw rewards of different people have no common zero; how often a response would win has.
+            let body = json!({
+                "model": model, "user_ids": user_ids, "pairs": pairs, "reward_scale": "win_rate",
+            });
             let reply = client.post(format!("{url}/score")).json(&body).send().await?;
             let status = reply.status();
             let reply: Value = reply.json().await?;
@@ -291,17 +294,25 @@ impl AnswerOfShots {
 type Measured = (String, Vec<Vec<AnswerOfShots>>);
 
 /// A few comparisons word for word, of different people, before and after their examples, by the model with most to learn
-/// from them.
+/// from them: of each person the one about which it changed its mind most, rightly or not.
 fn show(people: &[Player<'_>], measured: &[Measured]) {
     let last = SHOTS.len() - 1;
     let right = |(_, answers): &&Measured| {
         answers.iter().flatten().map(|answer| correctness(answer.preference[last])).sum::<f64>()
     };
     let Some((model, answers)) = measured.iter().max_by(|a, b| right(a).total_cmp(&right(b))) else { return };
-    println!("Rewards of {model} for real sentences, before -> after {} examples:\n", SHOTS[last]);
+    println!(
+        "Rewards of {model} for real sentences (how often each would win against others), before -> after {} examples \
+         of the person:\n",
+        SHOTS[last]
+    );
     let step = (people.len() / SHOWN).max(1);
     for (person, answers) in people.iter().zip(answers).step_by(step).take(SHOWN) {
-        let (Some(record), Some(answer)) = (person.queries.first(), answers.first()) else { continue };
+        let change = |answer: &AnswerOfShots| (answer.preference[last] - answer.preference[0]).abs();
+        let both = person.queries.iter().zip(answers);
+        let Some((record, answer)) = both.max_by(|a, b| change(a.1).total_cmp(&change(b.1))) else {
+            continue;
+        };
         if let polyreward_domain::Prompt::Text(prompt) = &record.comparison.prompt {
             println!("  {prompt}");
         }
@@ -309,7 +320,7 @@ fn show(people: &[Player<'_>], measured: &[Measured]) {
             (&answer.reward_chosen, &record.comparison.chosen),
             (&answer.reward_rejected, &record.comparison.rejected),
         ] {
-            println!("    {:+.2} -> {:+.2}  {text}", rewards[0], rewards[last]);
+            println!("    {:.2} -> {:.2}  {text}", rewards[0], rewards[last]);
         }
         println!(
             "    P(first preferred) = {:.2} -> {:.2}; this person ({}) preferred the first\n",

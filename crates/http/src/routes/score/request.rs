@@ -401,13 +401,14 @@ fn whose(
     }
     if let Some(AudienceBody { group, aggregate }) = audience {
         let words = aggregate.unwrap_or_else(|| vec!["mean".to_owned()]);
+        let none = words.is_empty();
         let known = words.into_iter().enumerate().map(|(at, word)| {
             let pointer = format!("/audience/aggregate/{at}");
             optional.check(&pointer, Some(word), known_word::<AggregateBody>)
         });
         let aggregates: Vec<Aggregate> = known.flatten().map(Into::into).collect();
         let distinct: std::collections::BTreeSet<_> = aggregates.iter().collect();
-        if aggregates.is_empty() || distinct.len() < aggregates.len() {
+        if none || distinct.len() < aggregates.len() {
             faults.push(InputFault::new("/audience/aggregate", "names at least one, and none twice"));
         }
         return Whose::Audience { group, aggregates };
@@ -654,6 +655,10 @@ mod tests {
         let bad = json!({"audience": {"group": {}, "aggregate": ["mean", "median", "mean"]}});
         assert_eq!(faults(bad), ["/audience/aggregate/1", "/audience/aggregate"]);
         assert_eq!(faults(json!({"audience": {"group": {}, "aggregate": []}})), ["/audience/aggregate"]);
+        assert_eq!(
+            faults(json!({"audience": {"group": {}, "aggregate": ["nash"]}})),
+            ["/audience/aggregate/0"]
+        );
         let crowd = query(&with(json!({"user_ids": vec!["a"; 20_000]}))).unwrap_err();
         assert_eq!(crowd.kind(), ProblemType::TooManyUsers);
     }

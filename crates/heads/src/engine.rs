@@ -89,6 +89,19 @@ impl LinearUsers {
         self.moments(users, features.to_owned())
     }
 
+    pub(crate) fn mean_rewards(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, HeadError> {
+        check_len("features", self.feature_len(), features.ncols())?;
+        let mut features = features.to_owned();
+        if matches!(self.prior, Prior::Simplex(_)) {
+            centre(&mut features);
+        }
+        affine_means(users, features.view())
+    }
+
     pub(crate) fn margins(
         &self,
         users: &[&UserState],
@@ -143,14 +156,20 @@ pub(crate) fn state(posterior: &Posterior, examples: usize) -> Result<UserState,
 /// Mean `[w, 1] . x` and variance `zᵀ Σ z` of every row `x = [z, q]` under every user's `N(w, Σ)`; both `[U, N]`,
 /// the means in one product of matrices.
 pub(crate) fn affine_moments(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    let mean = affine_means(users, x)?;
+    let variance = if x.nrows() <= FEW_ROWS { each_spread(users, x) } else { all_spreads(users, x) };
+    Ok(Moments { mean, variance })
+}
+
+/// The means of [`affine_moments`].
+fn affine_means(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
     let size = x.ncols() - 1;
     let mut weights = Array2::ones((users.len(), size + 1));
     for (user, mut weights) in users.iter().zip(weights.rows_mut()) {
         check_len("a user state", size, user.mean().len())?;
         weights.slice_mut(s![..size]).assign(&user.mean());
     }
-    let variance = if x.nrows() <= FEW_ROWS { each_spread(users, x) } else { all_spreads(users, x) };
-    Ok(Moments { mean: weights.dot(&x.t()), variance })
+    Ok(weights.dot(&x.t()))
 }
 
 /// Variances for many users and few texts: every covariance is read once, where it lies.

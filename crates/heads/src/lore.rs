@@ -103,6 +103,14 @@ impl Head for Lore {
         self.users.rewards(users, features)
     }
 
+    fn mean_rewards(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, HeadError> {
+        self.users.mean_rewards(users, features)
+    }
+
     fn margins(
         &self,
         users: &[&UserState],

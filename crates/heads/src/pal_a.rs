@@ -270,6 +270,19 @@ impl Head for PalA {
         if self.linear { self.users.rewards(users, features) } else { curved::rewards(self, users, features) }
     }
 
+    fn mean_rewards(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, HeadError> {
+        check_len("features", self.feature_len(), features.ncols())?;
+        if self.linear {
+            self.users.mean_rewards(users, features)
+        } else {
+            Ok(curved::rewards(self, users, features)?.mean)
+        }
+    }
+
     fn margins(
         &self,
         users: &[&UserState],

@@ -242,6 +242,19 @@ impl Head for PalB {
         }
     }
 
+    fn mean_rewards(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, HeadError> {
+        check_len("features", self.feature_len(), features.ncols())?;
+        if self.normalised {
+            Ok(curved::rewards(self, users, features)?.mean)
+        } else {
+            self.users.mean_rewards(users, features)
+        }
+    }
+
     fn margins(
         &self,
         users: &[&UserState],

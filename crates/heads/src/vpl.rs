@@ -225,6 +225,27 @@ impl Head for Vpl {
         self.moments(users, features.nrows(), |half, row, slopes| self.decode(half, text(row), slopes))
     }
 
+    fn mean_rewards(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, HeadError> {
+        check_len("features", self.feature_len(), features.ncols())?;
+        let texts = features.as_standard_layout();
+        let (hidden, size) = self.latent.dim();
+        let mut slopes = vec![0.0; hidden];
+        let mut mean = Array2::zeros((users.len(), features.nrows()));
+        for (user, mut mean) in users.iter().zip(mean.rows_mut()) {
+            check_len("a user state", size, user.mean().len())?;
+            let half = self.latent.dot(&user.mean()).to_vec();
+            for (text, mean) in texts.rows().into_iter().zip(&mut mean) {
+                let text = text.to_slice().expect("rows in standard layout are contiguous");
+                *mean = self.decode(&half, text, &mut slopes);
+            }
+        }
+        Ok(mean)
+    }
+
     fn margins(
         &self,
         users: &[&UserState],

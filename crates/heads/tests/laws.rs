@@ -386,6 +386,21 @@ fn rewards_of_many_people_are_those_of_each() {
 }
 
 #[test]
+fn mean_rewards_are_the_means_of_rewards() {
+    for (head, features) in worlds(6) {
+        let adapted = head.adapt(&firsts(&features, 3), None).unwrap();
+        let users = [&adapted, head.population()];
+        let (alone, both) = (
+            head.mean_rewards(&users, features.view()).unwrap(),
+            head.rewards(&users, features.view()).unwrap().mean,
+        );
+        for (alone, both) in alone.iter().zip(&both) {
+            assert!((alone - both).abs() <= 1e-5 * (1.0 + both.abs()), "{}: {alone} {both}", head.family());
+        }
+    }
+}
+
+#[test]
 fn a_margin_is_the_difference_of_rewards_where_rewards_are_exact() {
     for (head, features) in worlds(7) {
         if head.family() == HeadFamily::Micro {

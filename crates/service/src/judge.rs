@@ -83,17 +83,24 @@ impl Judge<'_> {
         estimates
     }
 
-    /// Rewards on the scale asked for; `go_on` is asked between two products.
+    /// Rewards on the scale asked for, with their deviations or, where nobody asks for those, zeros; `go_on` is asked between
+    /// two products.
     pub fn rewards<E: From<HeadError>>(
         &self,
         users: &[&UserState],
         features: ArrayView2<'_, f32>,
+        deviations: bool,
         go_on: &dyn Fn() -> Result<(), E>,
     ) -> Result<Estimates, E> {
         if self.scale == RewardScale::WinRate {
             return self.win_rates(users, features, go_on);
         }
-        let moments = self.model.head.rewards(users, features)?;
+        let moments = if deviations {
+            self.model.head.rewards(users, features)?
+        } else {
+            let mean = self.model.head.mean_rewards(users, features)?;
+            Moments { variance: Array2::zeros(mean.dim()), mean }
+        };
         let statistics = &self.model.card.reward_statistics;
         let (origin, unit) = match self.scale {
             RewardScale::Standard => (statistics.mean, statistics.standard_deviation),

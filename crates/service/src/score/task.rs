@@ -91,6 +91,7 @@ impl Task {
     fn blocks(
         &self,
         features: ArrayView2<'_, f32>,
+        deviations: bool,
         mut take: impl FnMut(usize, &Estimates, Option<&Estimates>),
     ) -> Result<(), TaskError> {
         let judge = Judge { model: &self.model, scale: self.scale };
@@ -101,7 +102,7 @@ impl Task {
         let go_on = || self.wanted.check().map_err(TaskError::from);
         for (block, users) in states.chunks(at_once).enumerate() {
             go_on()?;
-            let rewards = judge.rewards(users, features, &go_on)?;
+            let rewards = judge.rewards(users, features, deviations, &go_on)?;
             let preferences = if self.pairs() > 0 {
                 let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
                 Some(judge.preferences(users, a, b)?)
@@ -120,7 +121,9 @@ impl Task {
     fn together(&self, features: ArrayView2<'_, f32>, aggregates: &[Aggregate]) -> Result<Scored, TaskError> {
         let groups = &self.plan.groups;
         let mut tally = Tally::new(aggregates, &self.panel.counts, features.nrows(), self.pairs());
-        self.blocks(features, |first, rewards, preferences| tally.add(first, rewards, preferences, groups))?;
+        self.blocks(features, false, |first, rewards, preferences| {
+            tally.add(first, rewards, preferences, groups);
+        })?;
         let pair = |at| self.plan.pairs.then_some(at);
         Ok(Scored::Audience(self.answers(
             |at, group| tally.not_finite(group, pair(at)),
@@ -132,7 +135,8 @@ impl Task {
         let states = self.panel.states.len();
         let mut rewards = Estimates::zeros(states, features.nrows());
         let mut preferences = Estimates::zeros(states, self.pairs());
-        self.blocks(features, |first, block, of_pairs| {
+        // An answer to a pair has a deviation of the preference alone.
+        self.blocks(features, self.pairs() == 0, |first, block, of_pairs| {
             rewards.put(first, block);
             if let Some(block) = of_pairs {
                 preferences.put(first, block);

@@ -127,28 +127,35 @@ fn asking_for_many(models: &[Arc<Model>], texts: &Texts) -> anyhow::Result<Strin
          {PEOPLE}.\n\n| model | one, ms: median | everybody, ms: median | more, ms: min | median | max | budget |\n\
          |---|---|---|---|---|---|---|\n"
     );
-    for model in models {
+    let ask = |body: &Value| -> anyhow::Result<(f64, Value)> {
+        let body = body.to_string();
+        let started = Instant::now();
+        let answer: Value = runtime.block_on(async {
+            let request = client
+                .post(format!("{}/score", server.url))
+                .header("content-type", "application/json")
+                .timeout(Duration::from_mins(2))
+                .body(body);
+            anyhow::Ok(request.send().await?.error_for_status()?.json().await?)
+        })?;
+        Ok((1e3 * started.elapsed().as_secs_f64(), answer))
+    };
+    let bodies = |model: &Model| {
         let name = model.reference.to_string();
         let one = json!({"model": name, "pairs": pairs, "user_id": "person-0"});
-        let everybody =
-            json!({"model": name, "pairs": pairs, "audience": {"group": {}, "aggregate": ["mean"]}});
-        let ask = |body: &Value| -> anyhow::Result<(f64, Value)> {
-            let body = body.to_string();
-            let started = Instant::now();
-            let answer: Value = runtime.block_on(async {
-                let request = client
-                    .post(format!("{}/score", server.url))
-                    .header("content-type", "application/json")
-                    .timeout(Duration::from_mins(2))
-                    .body(body);
-                anyhow::Ok(request.send().await?.error_for_status()?.json().await?)
-            })?;
-            Ok((1e3 * started.elapsed().as_secs_f64(), answer))
-        };
-        // Once to warm up: the first one derives whatever states are still missing.
+        let audience = json!({"group": {}, "aggregate": ["mean"]});
+        [one, json!({"model": name, "pairs": pairs, "audience": audience})]
+    };
+    // Once to warm up: the server derives states in the background, and whatever is still missing for these. Only then is
+    // it idle.
+    for model in models {
+        let [one, everybody] = bodies(model);
         ask(&one)?;
         let users = ask(&everybody)?.1["audience"]["users"].as_u64();
         ensure!(users == Some(PEOPLE as u64), "the audience has {users:?} members");
+    }
+    for model in models {
+        let [one, everybody] = bodies(model);
         let mut times = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             let ((alone, _), (together, _)) = (ask(&one)?, ask(&everybody)?);

@@ -137,7 +137,9 @@ impl Vpl {
             let by_latent = slopes.dot(&self.latent);
             for (at, slopes) in by_latent.rows().into_iter().enumerate() {
                 let (user, row) = (at / rows, at % rows);
-                let spread = users[user].covariance().dot(&slopes).dot(&slopes);
+                // Every state of this head has a diagonal covariance.
+                let variances = users[user].covariance().diag();
+                let spread: f32 = slopes.iter().zip(variances).map(|(slope, v)| slope * slope * v).sum();
                 variance[[block * at_once + user, row]] = spread.max(0.0);
             }
         }
@@ -235,9 +237,14 @@ impl Head for Vpl {
         let (hidden, size) = self.latent.dim();
         let mut slopes = vec![0.0; hidden];
         let mut mean = Array2::zeros((users.len(), features.nrows()));
-        for (user, mut mean) in users.iter().zip(mean.rows_mut()) {
+        let mut latents = Array2::zeros((users.len(), size));
+        for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
             check_len("a user state", size, user.mean().len())?;
-            let half = self.latent.dot(&user.mean()).to_vec();
+            latent.assign(&user.mean());
+        }
+        let halves = latents.dot(&self.latent.t());
+        for (half, mut mean) in halves.rows().into_iter().zip(mean.rows_mut()) {
+            let half = half.to_vec();
             for (text, mean) in texts.rows().into_iter().zip(&mut mean) {
                 let text = text.to_slice().expect("rows in standard layout are contiguous");
                 *mean = self.decode(&half, text, &mut slopes);

@@ -1,6 +1,6 @@
 //! From embeddings to results: everything of a request that is arithmetic, off the async threads.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, thread};
 
 use ndarray::{Array2, ArrayView2, s};
 use polyreward_backbone::{Embedded, InputError};
@@ -77,6 +77,26 @@ pub(super) struct Task {
     pub wanted: Wanted,
 }
 
+/// Blocks of people that are judged side by side: what an audience of thousands waits for, one person's request never needs.
+const MOST_THREADS: usize = 4;
+
+/// A result for each block, in order; a single block needs no thread of its own.
+fn in_parallel<T: Send>(blocks: &[&[&UserState]], judge: impl Fn(&[&UserState]) -> T + Sync) -> Vec<T> {
+    let Some((first, rest)) = blocks.split_first() else { return Vec::new() };
+    thread::scope(|scope| {
+        let judge = &judge;
+        let others: Vec<_> = rest.iter().map(|block| scope.spawn(move || judge(block))).collect();
+        let mut results = vec![judge(first)];
+        for other in others {
+            match other.join() {
+                Ok(result) => results.push(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    })
+}
+
 impl Task {
     pub fn run(mut self) -> Result<Scored, TaskError> {
         self.wanted.check()?;
@@ -100,16 +120,22 @@ impl Task {
             self.panel.states.iter().map(|state| state.as_deref().unwrap_or(population)).collect();
         let at_once = judge.block(features.nrows());
         let go_on = || self.wanted.check().map_err(TaskError::from);
-        for (block, users) in states.chunks(at_once).enumerate() {
+        let judged = |users: &[&UserState]| -> Result<(Estimates, Option<Estimates>), TaskError> {
             go_on()?;
             let rewards = judge.rewards(users, features, deviations, &go_on)?;
-            let preferences = if self.pairs() > 0 {
-                let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
-                Some(judge.preferences(users, a, b)?)
-            } else {
-                None
-            };
-            take(block * at_once, &rewards, preferences.as_ref());
+            if self.pairs() == 0 {
+                return Ok((rewards, None));
+            }
+            let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+            Ok((rewards, Some(judge.preferences(users, a, b)?)))
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        for (wave, states) in states.chunks(at_once * threads).enumerate() {
+            let blocks: Vec<&[&UserState]> = states.chunks(at_once).collect();
+            for (block, judged) in in_parallel(&blocks, judged).into_iter().enumerate() {
+                let (rewards, preferences) = judged?;
+                take((wave * threads + block) * at_once, &rewards, preferences.as_ref());
+            }
         }
         Ok(())
     }

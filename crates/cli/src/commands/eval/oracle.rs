@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use polyreward_domain::{HeadFamily, TextForm};
-use polyreward_heads::{ItemComparison, Person, evaluation::PersonPredictions};
+use polyreward_heads::{Calibration, Head, ItemComparison, Person, evaluation::PersonPredictions};
 use polyreward_service::Model;
-use polyreward_training::{Fitting, HoldOut, TrainConfig, TrainingData, calibrate_on_held_out, predict};
+use polyreward_training::{
+    Fitting, HoldOut, TrainConfig, TrainingData, TrainingError, calibrate_on_held_out, predict,
+};
 
 use super::{
     measure::{Study, yardstick},
@@ -46,11 +48,15 @@ pub(super) fn measure(
     let count = trained.len();
     for (at, (group, people)) in trained.into_iter().enumerate() {
         data.people = people;
-        let hold_out = HoldOut::choose(&data.people, &data.items.names, study.bootstrap.seed)?;
-        let (families, seed) = ([HeadFamily::Bt], study.bootstrap.seed);
-        let fitting = Fitting::prepare(&data, &hold_out, &config, &families, seed, &mut |_| {})?;
-        let head = fitting.fit(HeadFamily::Bt, &mut |_| {})?.head;
-        let calibration = calibrate_on_held_out(&data, &hold_out, head.as_ref(), seed)?;
+        let (head, calibration) = match fit(&data, &config, study.bootstrap.seed) {
+            Ok(fitted) => fitted,
+            // One group that teaches nothing should not cost the others their numbers.
+            Err(TrainingError::Data(detail)) => {
+                eprintln!("oracle: {group} has no head of its own: {detail}");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let rows: Vec<(usize, &ItemComparison)> = query
             .people
             .iter()
@@ -66,13 +72,26 @@ pub(super) fn measure(
         groups.extend(study.measured(&predictions, None).map(|measured| (group, measured)));
         progress.set(at + 1, count, "groups");
     }
-    progress.finish(&format!("{count} groups of at least {FEWEST_PEOPLE} trained people"));
+    progress.finish(&format!("{} groups of at least {FEWEST_PEOPLE} trained people", groups.len()));
     Ok(study.measured(&everybody, None).map(|overall| OracleReport {
         attribute: attribute.to_owned(),
         groups,
         overall,
         unseen_users: query.people.len(),
     }))
+}
+
+/// Bradley-Terry for one group's people, calibrated on those held out.
+fn fit(
+    data: &TrainingData,
+    config: &TrainConfig,
+    seed: u64,
+) -> Result<(Box<dyn Head>, Calibration), TrainingError> {
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, seed)?;
+    let fitting = Fitting::prepare(data, &hold_out, config, &[HeadFamily::Bt], seed, &mut |_| {})?;
+    let head = fitting.fit(HeadFamily::Bt, &mut |_| {})?.head;
+    let calibration = calibrate_on_held_out(data, &hold_out, head.as_ref(), seed)?;
+    Ok((head, calibration))
 }
 
 /// What the Bradley-Terry model reads, or else the first model: a prompt alone tells nothing of a response.

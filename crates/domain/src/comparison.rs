@@ -1,16 +1,12 @@
 //! Observed preferences.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attributes::Attributes,
     ids::PersonId,
     text::{Prompt, TextError, check_text},
 };
-
-/// What is known of a person, as text by key: `country=UK`.
-pub type Attributes = BTreeMap<String, String>;
 
 /// Why a comparison is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,12 @@ pub enum IdError {
     /// A model version outside `[a-z0-9][a-z0-9._-]{0,63}`.
     #[error("a model version has 1 to 64 characters out of a-z 0-9 . _ -, the first a letter or digit")]
     ModelVersion,
+    /// A tenant outside `[a-z0-9][a-z0-9._-]{0,63}`.
+    #[error("a tenant has 1 to 64 characters out of a-z 0-9 . _ -, the first a letter or digit")]
+    Tenant,
+    /// An example id outside `[A-Za-z0-9._~-]{1,128}`.
+    #[error("an example id has 1 to 128 characters out of A-Z a-z 0-9 . _ ~ -")]
+    Example,
     /// A head family that does not exist.
     #[error("unknown head {0:?}; heads are bt, lore, pal-a, pal-b, vpl, micro")]
     HeadFamily(String),
@@ -73,11 +79,34 @@ string_id!(
     /// A person whose comparisons are stored: `[A-Za-z0-9._~-]{1,128}`, chosen by the client.
     UserId,
     IdError::User,
-    |text| {
-        (1..=128).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
-    }
+    is_path_segment
 );
+
+string_id!(
+    /// A comparison that a person posted: `[A-Za-z0-9._~-]{1,128}`, chosen by the client or made of what was compared.
+    ExampleId,
+    IdError::Example,
+    is_path_segment
+);
+
+string_id!(
+    /// Whose data it is: every row belongs to one tenant, and a key to no other.
+    TenantId,
+    IdError::Tenant,
+    is_folder_name
+);
+
+impl Default for TenantId {
+    /// The tenant of a server without keys.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+/// What stands in a URL's path as it is: nothing to escape.
+fn is_path_segment(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+}
 
 string_id!(
     /// A person in a data file: 1 to 512 bytes without control characters, as whoever made the file named them.

@@ -254,6 +254,14 @@ impl Backbone {
         self.inner.engine.shared.cache.stats()
     }
 
+    /// Removes the embeddings of texts from the cache, as when whoever wrote them is erased. A text that is being encoded
+    /// meanwhile for somebody else comes back.
+    pub fn forget(&self, inputs: &[EmbedInput]) {
+        for key in keys_of(&self.inner.info.hash, inputs) {
+            self.inner.engine.shared.cache.remove(&key);
+        }
+    }
+
     /// Texts that wait or are worked on.
     pub fn queued_texts(&self) -> usize {
         self.inner.engine.shared.places.used()

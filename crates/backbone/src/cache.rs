@@ -68,6 +68,10 @@ impl EmbeddingCache {
         self.entries.insert(key, encoded);
     }
 
+    pub fn remove(&self, key: &Key) {
+        self.entries.invalidate(key);
+    }
+
     pub fn count_lookups(&self, hits: u64, misses: u64) {
         self.hits.fetch_add(hits, Ordering::Relaxed);
         self.misses.fetch_add(misses, Ordering::Relaxed);

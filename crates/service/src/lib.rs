@@ -1,22 +1,28 @@
-//! Use cases: score, measure; joins backbone, heads and models, and knows no HTTP.
+//! Use cases: score, learn, measure; joins backbone, heads and models, and knows no HTTP.
 
+mod clock;
 mod corpus;
+mod examples;
 mod few_shot;
 mod judge;
 pub mod metrics;
 mod people;
 mod registry;
 mod score;
+mod users;
 
+pub use clock::{Clock, SystemClock};
 pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
-pub use few_shot::{Shot, TestedPerson, few_shot};
-pub use people::{
-    Answering, Directory, DirectoryError, Examples, People, PeopleError, PeopleFile, PeopleOptions, Person,
-    Resolved, StateVersion, StatesError, Unusable,
+pub use examples::{
+    LearnError, LearnLimits, LearnOutcome, LearnQuery, Learned, Learner, PostedExample, RequestName,
+    StateSummary, TextFault, WriteAnswer, Writer,
 };
+pub use few_shot::{Shot, TestedPerson, few_shot};
+pub use people::{People, PeopleOptions, Person, Rebuilt, Resolved, StatesError, Unusable};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{
     Aggregate, Answer, Asked, AudienceScore, Fault, HeldRoom, Item, ItemScore, Pair, PairScore, Part,
     RewardScale, ScoreError, ScoreLimits, ScoreOutcome, ScoreQuery, Scored, Scorer, Seen, Usage, UserSeen,
     Whose, Work,
 };
+pub use users::{Believed, Profile, Users, UsersError, Weight};

@@ -10,6 +10,16 @@ pub const HEAD_SECONDS: &str = "polyreward_head_seconds";
 pub const STATES_TOTAL: &str = "polyreward_user_states_total";
 /// Seconds from a person's examples to their state.
 pub const STATE_SECONDS: &str = "polyreward_user_state_seconds";
+/// Derived states that could not be stored.
+pub const STATES_NOT_STORED_TOTAL: &str = "polyreward_user_states_not_stored_total";
+/// Examples that people posted, by outcome: stored, or a duplicate.
+pub const EXAMPLES_TOTAL: &str = "polyreward_examples_total";
+/// Posts of examples, by outcome.
+pub const POSTS_TOTAL: &str = "polyreward_example_posts_total";
+/// Seconds in which a person's row is held while their models learn.
+pub const LEARN_SECONDS: &str = "polyreward_learn_seconds";
+/// People erased.
+pub const ERASURES_TOTAL: &str = "polyreward_erasures_total";
 /// Models that can answer.
 pub const MODELS: &str = "polyreward_models";
 /// Model folders that could not be loaded.
@@ -26,6 +36,15 @@ pub fn describe() {
         metrics::Unit::Seconds,
         "Time from a person's examples to their state"
     );
+    metrics::describe_counter!(STATES_NOT_STORED_TOTAL, "Derived states that could not be stored");
+    metrics::describe_counter!(EXAMPLES_TOTAL, "Examples posted, by outcome");
+    metrics::describe_counter!(POSTS_TOTAL, "Posts of examples, by outcome");
+    metrics::describe_histogram!(
+        LEARN_SECONDS,
+        metrics::Unit::Seconds,
+        "Time in which a person's row is held while their models learn"
+    );
+    metrics::describe_counter!(ERASURES_TOTAL, "People erased");
     metrics::describe_gauge!(MODELS, "Models that can answer");
     metrics::describe_gauge!(MODELS_FAILED, "Model folders that could not be loaded");
 }

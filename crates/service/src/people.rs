@@ -1,31 +1,35 @@
 //! The people a server knows, and what its models believe of each.
 //!
-//! The examples are the truth; a state is derived from them when a model is first asked about the person, and kept.
-//! One person's examples concern nobody else: what cannot be used fails their own requests alone.
+//! The examples are the truth; a state is derived from them when they change, or when a model is first asked about the
+//! person, and kept: in memory under the version of the examples, and in the database for the next process. One person's
+//! examples concern nobody else: what cannot be used fails their own requests alone.
 
 mod derivation;
-mod directory;
-mod file;
+pub(crate) mod evidence;
 mod shelf;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use polyreward_backbone::{Backbone, BackboneError, InputError};
-use polyreward_domain::{Attributes, UserId};
+use polyreward_domain::{Attributes, StateVersion, TenantId, TextForms, UserId};
 use polyreward_heads::{HeadError, UserState};
+use polyreward_storage::{ModelKey, PersonSummary, Storage, StorageError, SubjectHash};
+use sha2::{Digest, Sha256};
 
-use self::derivation::{Derivation, Derived, StateKey};
-pub use self::{
-    directory::{Answering, Directory, DirectoryError, Examples, Person, StateVersion},
-    file::{PeopleError, PeopleFile},
-};
+use self::derivation::{Derivation, StateKey};
+pub(crate) use self::derivation::{embeddings_of, inputs_of};
 use crate::registry::{Model, Registered};
 
 /// States that one request waits for at once.
 const AT_ONCE: usize = 8;
 /// States that are derived ahead of requests at once; some turns are left to the requests.
 const AHEAD_AT_ONCE: usize = derivation::TURNS - 1;
+/// People who are read at once where everybody is.
+const PAGE: usize = 1000;
 
 /// Why one person's examples have no state. Never quotes them.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -43,7 +47,7 @@ pub enum Unusable {
 pub enum StatesError {
     /// Nobody's examples can be read.
     #[error(transparent)]
-    Directory(Arc<DirectoryError>),
+    Storage(Arc<StorageError>),
     /// The backbone is overloaded, or broken.
     #[error(transparent)]
     Backbone(Arc<BackboneError>),
@@ -58,9 +62,43 @@ pub enum StatesError {
     GivenUp,
 }
 
-impl From<DirectoryError> for StatesError {
-    fn from(error: DirectoryError) -> Self {
-        Self::Directory(Arc::new(error))
+impl From<StorageError> for StatesError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+/// Somebody, as far as it takes to know whether a state is still theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Who.
+    pub user_id: Arc<UserId>,
+    /// The version of their examples.
+    pub version: StateVersion,
+    /// How many examples there are.
+    pub examples: usize,
+}
+
+impl Person {
+    /// Somebody of whom nothing is known.
+    pub fn unknown(user_id: UserId) -> Self {
+        Self { user_id: Arc::new(user_id), version: StateVersion::POPULATION, examples: 0 }
+    }
+
+    /// Whether there are any examples.
+    pub fn is_known(&self) -> bool {
+        self.examples > 0
+    }
+}
+
+impl From<PersonSummary> for Person {
+    fn from(summary: PersonSummary) -> Self {
+        let PersonSummary { user_id, version, examples } = summary;
+        Self {
+            user_id: Arc::new(user_id),
+            version,
+            examples: usize::try_from(examples).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -78,59 +116,84 @@ pub struct Resolved {
 pub struct PeopleOptions {
     /// Bytes of states.
     pub state_bytes: u64,
-    /// Bytes of embeddings of people's examples, from which a new model's states are derived without the backbone.
-    pub embedding_bytes: u64,
 }
 
 impl Default for PeopleOptions {
     fn default() -> Self {
-        Self { state_bytes: 256 << 20, embedding_bytes: 256 << 20 }
+        Self { state_bytes: 256 << 20 }
     }
 }
 
-/// Everybody in a directory, with their states.
+/// How many states a rebuild found, and what it did about them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// States that are there now.
+    pub states: usize,
+    /// People whose examples a model cannot use.
+    pub unusable: usize,
+}
+
+/// Everybody in a database, with their states.
 #[derive(Debug)]
 pub struct People {
-    directory: Arc<dyn Directory>,
+    storage: Arc<dyn Storage>,
     derivation: Arc<Derivation>,
 }
 
 impl People {
-    /// The people of a directory, their examples read by the backbone.
-    pub fn new(directory: Arc<dyn Directory>, backbone: Backbone, options: PeopleOptions) -> Self {
-        let derivation = Arc::new(Derivation::new(Arc::clone(&directory), backbone, options));
-        Self { directory, derivation }
+    /// The people of a database, their examples read by the backbone.
+    pub fn new(storage: Arc<dyn Storage>, backbone: Backbone, options: PeopleOptions) -> Self {
+        let derivation = Arc::new(Derivation::new(Arc::clone(&storage), backbone, options));
+        Self { storage, derivation }
+    }
+
+    /// Where they are kept.
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     /// These people, in their order.
     ///
     /// # Errors
-    /// The directory cannot be asked.
-    pub async fn find(&self, user_ids: &[UserId]) -> Result<Vec<Person>, StatesError> {
-        Ok(self.directory.find(user_ids).await?)
+    /// The database cannot be asked.
+    pub async fn find(&self, tenant: &TenantId, user_ids: &[UserId]) -> Result<Vec<Person>, StatesError> {
+        if user_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.storage.find(tenant, user_ids).await?;
+        let person = |(found, user_id): (Option<PersonSummary>, &UserId)| {
+            found.map_or_else(|| Person::unknown(user_id.clone()), Person::from)
+        };
+        Ok(found.into_iter().zip(user_ids).map(person).collect())
     }
 
     /// The first `limit` of the people who have all of these attributes, in the order of their ids.
     ///
     /// # Errors
-    /// The directory cannot be asked.
-    pub async fn members(&self, group: &Attributes, limit: usize) -> Result<Vec<Person>, StatesError> {
-        Ok(self.directory.members(group, limit).await?)
+    /// The database cannot be asked.
+    pub async fn members(
+        &self,
+        tenant: &TenantId,
+        group: &Attributes,
+        limit: usize,
+    ) -> Result<Vec<Person>, StatesError> {
+        Ok(self.storage.members(tenant, group, limit).await?.into_iter().map(Person::from).collect())
     }
 
     /// What a model believes of some people, in their order: what is known at once, the rest derived a few people at a
     /// time. A derivation outlives the request that began it, so that trying again goes on where this one stopped.
     ///
     /// # Errors
-    /// The deadline passed, the directory or the backbone cannot be asked. Examples that cannot be used are the error
+    /// The deadline passed, the database or the backbone cannot be asked. Examples that cannot be used are the error
     /// of their person alone.
     pub async fn resolve(
         &self,
+        tenant: &TenantId,
         model: &Arc<Model>,
         people: Vec<Person>,
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Resolved, Unusable>>, StatesError> {
-        let (mut resolved, missing) = self.look_up(model, people);
+        let (mut resolved, missing) = self.look_up(tenant, model, people);
         if !missing.is_empty() {
             let derive = async {
                 let mut results = stream::iter(missing)
@@ -139,7 +202,7 @@ impl People {
                     })
                     .buffer_unordered(AT_ONCE);
                 while let Some((at, derived)) = results.try_next().await? {
-                    resolved[at] = Some(derived.map(Derived::into_resolved));
+                    resolved[at] = Some(derived);
                 }
                 Ok::<(), StatesError>(())
             };
@@ -157,56 +220,150 @@ impl People {
     #[expect(clippy::type_complexity, reason = "one caller, just above")]
     fn look_up(
         &self,
+        tenant: &TenantId,
         model: &Model,
         people: Vec<Person>,
     ) -> (Vec<Option<Result<Resolved, Unusable>>>, Vec<(usize, StateKey)>) {
         let (mut resolved, mut missing) = (Vec::with_capacity(people.len()), Vec::new());
-        let model = model.head.is_personal().then(|| derivation::model_key(model));
+        let model = model.head.is_personal().then(|| evidence::model_key(model));
+        let tenant = Arc::new(tenant.clone());
         let states = self.derivation.states.read();
         for (at, person) in people.into_iter().enumerate() {
             let Some(model) = model.filter(|_| person.is_known()) else {
                 resolved.push(Some(Ok(Resolved { person, state: None })));
                 continue;
             };
-            let key = StateKey { model, user_id: Arc::clone(&person.user_id), version: person.version };
+            let (tenant, user_id) = (Arc::clone(&tenant), Arc::clone(&person.user_id));
+            let key = StateKey { model, tenant, user_id, version: person.version };
             let known = states.get(&key).cloned();
             if known.is_none() {
                 missing.push((at, key));
             }
-            resolved.push(known.map(|known| known.map(Derived::into_resolved)));
+            resolved.push(known);
         }
         (resolved, missing)
     }
 
-    /// Derives states ahead of the first requests, as many as are kept. What fails here fails again, and is counted, when
-    /// somebody asks. Returns how many states there are.
+    /// Takes over a state that was derived elsewhere, as after examples were stored. `since` is from before its examples
+    /// were read: nothing is kept of who was erased in between.
+    pub(crate) fn keep(
+        &self,
+        tenant: &Arc<TenantId>,
+        model: ModelKey,
+        person: Person,
+        state: Arc<UserState>,
+        since: Erasures,
+    ) {
+        let (tenant, user_id) = (Arc::clone(tenant), Arc::clone(&person.user_id));
+        let key = StateKey { model, tenant, user_id, version: person.version };
+        self.derivation.keep(key, Ok(Resolved { person, state: Some(state) }), since);
+    }
+
+    /// Embeds and stores what a person's examples lack in some forms, outside of any transaction of the caller's.
     ///
     /// # Errors
-    /// The directory or the backbone cannot be asked.
-    pub async fn warm(&self, registered: &Registered) -> Result<usize, StatesError> {
-        let everybody = self.directory.members(&Attributes::new(), usize::MAX).await?;
-        let mut derived = 0;
-        for model in registered.models().filter(|model| model.head.is_personal()) {
-            let model_key = derivation::model_key(model);
-            let mut keys = Vec::with_capacity(everybody.len());
-            for Person { user_id, version, .. } in everybody.iter().filter(|person| person.is_known()) {
-                keys.push(StateKey { model: model_key, user_id: Arc::clone(user_id), version: *version });
-            }
-            let mut results = stream::iter(keys)
-                .map(|key| async move {
-                    match self.derivation.known(&key) {
-                        Some(known) => Ok(known),
-                        None => self.derivation.wait_for(model, key).await,
-                    }
-                })
-                .buffer_unordered(AHEAD_AT_ONCE);
-            while let Some(result) = results.try_next().await? {
-                derived += usize::from(result.is_ok());
-                if self.derivation.states.is_full() {
-                    return Ok(derived);
+    /// The database or the backbone cannot be asked; a text that cannot be read is the inner error.
+    pub(crate) async fn complete(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        forms: TextForms,
+    ) -> Result<Result<(), InputError>, StatesError> {
+        self.derivation.complete_and_store(tenant, user_id, forms).await
+    }
+
+    /// How many people were erased so far.
+    pub(crate) fn erasures(&self) -> Erasures {
+        self.derivation.erasures()
+    }
+
+    /// Removes everything of a person from memory.
+    pub(crate) fn forget(&self, tenant: &TenantId, user_id: &UserId) {
+        self.derivation.forget(tenant, user_id);
+    }
+
+    /// Bytes of states in memory that are of a person; 0 after they were erased.
+    #[doc(hidden)]
+    pub fn remembers(&self, tenant: &TenantId, user_id: &UserId) -> bool {
+        self.derivation.states.read().keys().any(|key| *key.tenant == *tenant && *key.user_id == *user_id)
+    }
+
+    /// Derives every state of every person that is not there yet, some people at a time; `progress` hears how many people
+    /// are done. What fails for one person fails again, and is counted, when somebody asks.
+    ///
+    /// # Errors
+    /// The database or the backbone cannot be asked.
+    pub async fn rebuild(
+        &self,
+        registered: &Registered,
+        progress: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Rebuilt, StatesError> {
+        let models: Vec<&Arc<Model>> =
+            registered.current().filter(|model| model.head.is_personal()).collect();
+        let (mut rebuilt, mut done) = (Rebuilt::default(), 0);
+        for tenant in self.storage.tenants().await? {
+            let mut after = None;
+            loop {
+                let page = self.storage.users(&tenant, after.as_ref(), PAGE).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.user_id.clone());
+                let people: Vec<Person> = page
+                    .into_iter()
+                    .map(|user| PersonSummary {
+                        user_id: user.user_id,
+                        version: user.version,
+                        examples: user.examples,
+                    })
+                    .map(Person::from)
+                    .collect();
+                for model in &models {
+                    let one = self.rebuild_some(&tenant, model, people.clone()).await?;
+                    rebuilt.states += one.states;
+                    rebuilt.unusable += one.unusable;
                 }
+                done += people.len();
+                progress(done);
             }
         }
-        Ok(derived)
+        Ok(rebuilt)
     }
+
+    async fn rebuild_some(
+        &self,
+        tenant: &TenantId,
+        model: &Arc<Model>,
+        people: Vec<Person>,
+    ) -> Result<Rebuilt, StatesError> {
+        let (known, missing) = self.look_up(tenant, model, people);
+        let mut rebuilt = Rebuilt::default();
+        for one in known.into_iter().flatten() {
+            rebuilt.unusable += usize::from(one.is_err());
+            rebuilt.states += usize::from(one.is_ok_and(|resolved| resolved.state.is_some()));
+        }
+        let mut results = stream::iter(missing)
+            .map(|(_, key)| self.derivation.wait_for(model, key))
+            .buffer_unordered(AHEAD_AT_ONCE);
+        while let Some(result) = results.try_next().await? {
+            rebuilt.unusable += usize::from(result.is_err());
+            rebuilt.states += usize::from(result.is_ok_and(|resolved| resolved.state.is_some()));
+        }
+        Ok(rebuilt)
+    }
+}
+
+/// How many people were erased: what was read before an erasure may not be kept after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Erasures(u64);
+
+/// How long a transaction of a derivation may take; what it stores can be derived again.
+const STORE_TIME: Duration = Duration::from_secs(10);
+
+/// Names a person to those who know the id, and tells it to nobody else.
+pub(crate) fn subject(tenant: &TenantId, user_id: &UserId) -> SubjectHash {
+    let mut digest = Sha256::new();
+    for part in [tenant.as_str(), user_id.as_str()] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
 }

@@ -147,6 +147,17 @@ impl Registered {
         self.models.values()
     }
 
+    /// The models that answer to a name without a version, or to none at all: those that learn from every example as it
+    /// comes. An older version learns when it is asked for.
+    pub fn current(&self) -> impl Iterator<Item = &Arc<Model>> {
+        let default = self.default_model().map(|model| &model.reference);
+        self.models.values().filter(move |model| {
+            let selector = ModelSelector { name: model.reference.name.clone(), version: None };
+            default == Some(&model.reference)
+                || self.newest(&selector).is_some_and(|newest| newest.reference == model.reference)
+        })
+    }
+
     /// Every folder that could not be loaded.
     pub fn failed(&self) -> &[FailedModel] {
         &self.failed

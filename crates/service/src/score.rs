@@ -8,7 +8,9 @@ mod task;
 use std::{sync::Arc, time::Instant};
 
 use polyreward_backbone::{Backbone, BackboneError, Embedded, InputError};
-use polyreward_domain::{Attributes, ModelRef, ModelSelector, Overflow, Prompt, UserId};
+use polyreward_domain::{
+    Attributes, ModelRef, ModelSelector, Overflow, Prompt, StateVersion, TenantId, UserId,
+};
 use polyreward_heads::HeadError;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -20,7 +22,7 @@ use self::{
 use crate::{
     judge::Judge,
     metrics,
-    people::{People, Person, Resolved, StateVersion, StatesError, Unusable},
+    people::{People, Person, Resolved, StatesError, Unusable, evidence::version_together},
     registry::{ModelRegistry, RegistryError},
 };
 
@@ -383,13 +385,13 @@ impl Scorer {
         Self { registry, backbone, people, max_rewards: limits.max_rewards, room }
     }
 
-    /// Rewards and preferences, in the order of the request.
+    /// Rewards and preferences for a tenant's people, in the order of the request.
     ///
     /// # Errors
     /// See [`ScoreError`]. With `partial`, a bad text is no error but a [`Fault`] in its place.
     #[tracing::instrument(name = "service.score", skip_all)]
-    pub async fn score(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
-        let outcome = self.judge(query).await;
+    pub async fn score(&self, tenant: &TenantId, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
+        let outcome = self.judge(tenant, query).await;
         let label = match &outcome {
             Ok(_) => "answered",
             Err(error) => error.label(),
@@ -398,7 +400,7 @@ impl Scorer {
         outcome
     }
 
-    async fn judge(&self, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
+    async fn judge(&self, tenant: &TenantId, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
         let model = Arc::clone(self.registry.registered().find(query.model.as_ref())?);
         let plan = Plan::of(&query.work, model.head.text_forms());
         let responses = plan.rows.len();
@@ -407,7 +409,7 @@ impl Scorer {
             RewardScale::Raw | RewardScale::Standard => 1,
         };
         // Whoever asks for too much is told before a state is derived or a text embedded.
-        let people = self.asked(&query.whose, self.max_rewards / (responses * each).max(1) + 1);
+        let people = self.asked(tenant, &query.whose, self.max_rewards / (responses * each).max(1) + 1);
         let people = within(query.deadline, people).await??;
         let rewards = responses.saturating_mul(people.len().max(1));
         if people.len() > 1 && rewards.saturating_mul(each) > self.max_rewards {
@@ -419,11 +421,11 @@ impl Scorer {
         let cells = people.len().max(1).saturating_mul(responses + state_len).saturating_add(of_references);
         let room = HeldRoom { _units: self.room.take(cells).ok_or(ScoreError::NoRoom)? };
 
-        let resolved = self.people.resolve(&model, people, query.deadline).await?;
+        let resolved = self.people.resolve(tenant, &model, people, query.deadline).await?;
         let (people, seen) = seen(&query.whose, resolved)?;
         let state_version = match &seen {
             Seen::User(_) => people[0].person.version,
-            _ => StateVersion::together(people.iter().map(|one| one.person.version)),
+            _ => version_together(people.iter().map(|one| one.person.version)),
         };
         let embedded = self.backbone.embed(plan.inputs.clone(), query.overflow, query.deadline).await?;
         let started = Instant::now();
@@ -478,13 +480,13 @@ impl Scorer {
     }
 
     /// Who is asked for, an audience up to a number of members.
-    async fn asked(&self, whose: &Whose, most: usize) -> Result<Vec<Person>, ScoreError> {
+    async fn asked(&self, tenant: &TenantId, whose: &Whose, most: usize) -> Result<Vec<Person>, ScoreError> {
         Ok(match whose {
             Whose::Population => Vec::new(),
-            Whose::User(user_id) => self.people.find(std::slice::from_ref(user_id)).await?,
-            Whose::Users(user_ids) => self.people.find(user_ids).await?,
+            Whose::User(user_id) => self.people.find(tenant, std::slice::from_ref(user_id)).await?,
+            Whose::Users(user_ids) => self.people.find(tenant, user_ids).await?,
             Whose::Audience { group, .. } => {
-                let members = self.people.members(group, most).await?;
+                let members = self.people.members(tenant, group, most).await?;
                 if members.is_empty() {
                     return Err(ScoreError::EmptyAudience);
                 }

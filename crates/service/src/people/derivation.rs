@@ -13,20 +13,18 @@ use futures::{
     FutureExt,
     future::{Shared, WeakShared},
 };
-use moka::sync::Cache;
-use ndarray::{Array2, ArrayView1};
 use polyreward_backbone::{Backbone, BackboneError, EmbedInput, Embedded, InputError};
-use polyreward_domain::{Comparison, Overflow, TextForm, UserId};
-use polyreward_heads::{HeadError, Observation, TextEmbeddings, UserState};
-use sha2::{Digest, Sha256};
+use polyreward_domain::{ExampleId, Overflow, StateVersion, TenantId, TextForm, TextForms, UserId};
+use polyreward_heads::{HeadError, UserState};
+use polyreward_storage::{Evidence, ExampleEmbedding, ModelKey, Storage, StoredExample};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    PeopleOptions, Person, Resolved, StatesError, Unusable,
-    directory::{Directory, Examples, StateVersion},
+    Erasures, PeopleOptions, Person, Resolved, STORE_TIME, StatesError, Unusable,
+    evidence::{Features, Vote, lacks, restored, stored, version_of},
     shelf::Shelf,
 };
-use crate::{corpus::name_of, metrics, registry::Model};
+use crate::{metrics, registry::Model};
 
 /// Derivations that run at once.
 pub(super) const TURNS: usize = 4;
@@ -37,56 +35,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Key and bookkeeping of a cache entry.
 const ENTRY_BYTES: usize = 256;
 
-/// Digest of everything about a model that decides a state.
-pub(super) type ModelKey = [u8; 32];
-
-pub(super) fn model_key(model: &Model) -> ModelKey {
-    let mut digest = Sha256::new();
-    let (reference, hyperparameters) = (model.reference.to_string(), model.card.hyperparameters.to_string());
-    for part in [&reference, &model.card.weights_sha256, &hyperparameters] {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    digest.finalize().into()
-}
-
 /// Names a state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct StateKey {
     pub model: ModelKey,
+    pub tenant: Arc<TenantId>,
     pub user_id: Arc<UserId>,
     pub version: StateVersion,
 }
 
-/// Names the embeddings of one person's examples in one form; all of them are of one backbone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct EmbeddingsKey {
-    user_id: Arc<UserId>,
-    version: StateVersion,
-    form: TextForm,
-}
-
-/// A state and whose it is.
-#[derive(Debug, Clone)]
-pub(super) struct Derived {
-    person: Person,
-    /// None where the person has no examples any more.
-    state: Option<Arc<UserState>>,
-}
-
-impl Derived {
-    pub fn into_resolved(self) -> Resolved {
-        Resolved { person: self.person, state: self.state }
-    }
-}
-
-/// What is kept: a state, or that there is none.
-pub(super) type Kept = Result<Derived, Unusable>;
+/// What is kept: somebody with their state, or that there can be none.
+pub(super) type Kept = Result<Resolved, Unusable>;
 /// What those who wait are told.
 type Outcome = Result<Kept, StatesError>;
 type Waiting = Shared<oneshot::Receiver<Outcome>>;
-/// Embeddings of the chosen and of the rejected sides, in the order of the examples.
-type Sides = [Arc<[Arc<[f32]>]>; 2];
+/// Embeddings of examples that had none.
+type Embeddings = Vec<(ExampleId, Vec<ExampleEmbedding>)>;
 
 /// A derivation that waits for its turn, or runs.
 #[derive(Debug)]
@@ -99,30 +63,44 @@ struct Running {
 
 #[derive(Debug)]
 pub(super) struct Derivation {
-    directory: Arc<dyn Directory>,
+    storage: Arc<dyn Storage>,
     backbone: Backbone,
     pub(super) states: Shelf<StateKey, Kept>,
-    embeddings: Cache<EmbeddingsKey, Sides>,
     running: Mutex<HashMap<StateKey, Running>>,
     numbers: AtomicU64,
     turns: Semaphore,
+    erasures: AtomicU64,
 }
 
 impl Derivation {
-    pub fn new(directory: Arc<dyn Directory>, backbone: Backbone, options: PeopleOptions) -> Self {
-        let clamp = |bytes: usize| u32::try_from(ENTRY_BYTES + bytes).unwrap_or(u32::MAX);
-        let of_embeddings = move |_: &EmbeddingsKey, sides: &Sides| {
-            clamp(sides.iter().flat_map(|side| side.iter()).map(|row| 4 * row.len() + 32).sum())
-        };
+    pub fn new(storage: Arc<dyn Storage>, backbone: Backbone, options: PeopleOptions) -> Self {
         Self {
-            directory,
+            storage,
             backbone,
             states: Shelf::new(options.state_bytes),
-            embeddings: Cache::builder().max_capacity(options.embedding_bytes).weigher(of_embeddings).build(),
             running: Mutex::default(),
             numbers: AtomicU64::new(0),
             turns: Semaphore::new(TURNS),
+            erasures: AtomicU64::new(0),
         }
+    }
+
+    pub fn erasures(&self) -> Erasures {
+        Erasures(self.erasures.load(Ordering::SeqCst))
+    }
+
+    /// Removes everything of a person from memory; what was read of them before is not put there any more.
+    pub fn forget(&self, tenant: &TenantId, user_id: &UserId) {
+        self.erasures.fetch_add(1, Ordering::SeqCst);
+        self.states.retain(|key| *key.tenant != *tenant || *key.user_id != *user_id);
+    }
+
+    /// Keeps what was derived, unless somebody was erased since its examples were read.
+    pub fn keep(&self, key: StateKey, kept: Kept, since: Erasures) {
+        let size = |state: &Arc<UserState>| 4 * (state.mean().len() + state.covariance().len());
+        let state = kept.as_ref().ok().and_then(|resolved| resolved.state.as_ref());
+        let bytes = (ENTRY_BYTES + state.map_or(0, size)) as u64;
+        self.states.insert_if(|| self.erasures() == since, key, kept, bytes);
     }
 
     /// What is kept under a key.
@@ -172,6 +150,7 @@ impl Derivation {
             return;
         }
         let started = Instant::now();
+        let since = self.erasures();
         let outcome = self.derive(&model, &key).await;
         let label = match &outcome {
             Ok((_, Ok(_))) => "derived",
@@ -181,10 +160,7 @@ impl Derivation {
         ::metrics::counter!(metrics::STATES_TOTAL, "outcome" => label).increment(1);
         ::metrics::histogram!(metrics::STATE_SECONDS).record(started.elapsed());
         if let Ok((version, kept)) = &outcome {
-            let size = |state: &Arc<UserState>| 4 * (state.mean().len() + state.covariance().len());
-            let state = kept.as_ref().ok().and_then(|derived| derived.state.as_ref());
-            let bytes = (ENTRY_BYTES + state.map_or(0, size)) as u64;
-            self.states.insert(StateKey { version: *version, ..key.clone() }, kept.clone(), bytes);
+            self.keep(StateKey { version: *version, ..key.clone() }, kept.clone(), since);
         }
         drop(left);
         let _heard = done.send(outcome.map(|(_, kept)| kept));
@@ -202,68 +178,143 @@ impl Derivation {
 
     /// What is to be kept, under the version of the examples as they were read.
     async fn derive(&self, model: &Arc<Model>, key: &StateKey) -> Result<(StateVersion, Kept), StatesError> {
-        let examples = self.directory.examples(&key.user_id).await?;
-        let person = Person {
-            user_id: Arc::clone(&key.user_id),
-            version: examples.version(),
-            examples: examples.comparisons().len(),
-        };
-        let version = person.version;
+        let StateKey { tenant, user_id, .. } = key;
+        if let Some(state) = self.stored(model, key).await? {
+            let person =
+                Person { user_id: Arc::clone(user_id), version: key.version, examples: state.examples() };
+            return Ok((key.version, Ok(Resolved { person, state: Some(Arc::new(state)) })));
+        }
+        let forms = model.head.text_forms();
+        let mut evidence = self.storage.evidence(tenant, user_id, &self.backbone.info().hash, forms).await?;
+        let votes: Vec<Vote> = evidence.iter().map(Vote::from).collect();
+        let version = version_of(votes.iter().copied());
+        let person = Person { user_id: Arc::clone(user_id), version, examples: evidence.len() };
         if !person.is_known() {
-            return Ok((version, Ok(Derived { person, state: None })));
+            return Ok((version, Ok(Resolved { person, state: None })));
         }
-        let mut forms = Vec::new();
-        for form in model.head.text_forms().iter() {
-            match self.embeddings(&person, &examples, form).await? {
-                Ok(sides) => forms.push((form, sides)),
-                Err(error) => return Ok((version, Err(Unusable::Text(error)))),
+        let embedded = match self.complete(tenant, user_id, &mut evidence, forms).await? {
+            Ok(embedded) => embedded,
+            Err(error) => return Ok((version, Err(Unusable::Text(error)))),
+        };
+        let adapted = {
+            let model = Arc::clone(model);
+            tokio::task::spawn_blocking(move || {
+                let head = model.head.as_ref();
+                let embeddings: Vec<_> = evidence.iter().map(|one| one.embeddings.as_slice()).collect();
+                Features::of(head, &embeddings)?.adapt(head, &votes, None)
+            })
+            .await
+        };
+        let state = match adapted {
+            Ok(Ok(state)) => state,
+            Ok(Err(error @ HeadError::NotFinite(_))) => return Ok((version, Err(Unusable::Head(error)))),
+            Ok(Err(error)) => return Err(StatesError::Head(error)),
+            Err(_) => return Err(StatesError::GivenUp),
+        };
+        self.store(model, key, version, &state, embedded).await;
+        Ok((version, Ok(Resolved { person, state: Some(Arc::new(state)) })))
+    }
+
+    /// The state that is stored for these very examples.
+    async fn stored(&self, model: &Arc<Model>, key: &StateKey) -> Result<Option<UserState>, StatesError> {
+        let stored = self.storage.state(&key.tenant, &key.user_id, &key.model).await?;
+        let Some(stored) = stored.filter(|stored| stored.version == key.version) else { return Ok(None) };
+        match restored(model.head.as_ref(), stored) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) => {
+                tracing::warn!(model = %model.reference, error = %error, "a stored state is derived again");
+                Ok(None)
             }
-        }
-        let model = Arc::clone(model);
-        let adapted = tokio::task::spawn_blocking(move || adapt(&model, &examples, &forms)).await;
-        match adapted {
-            Ok(Ok(state)) => Ok((version, Ok(Derived { person, state: Some(Arc::new(state)) }))),
-            Ok(Err(error @ HeadError::NotFinite(_))) => Ok((version, Err(Unusable::Head(error)))),
-            Ok(Err(error)) => Err(StatesError::Head(error)),
-            Err(_) => Err(StatesError::GivenUp),
         }
     }
 
-    /// The embeddings of a person's examples in one form, kept for the next model on this backbone.
-    async fn embeddings(
+    /// Embeds the texts of the examples that have no embedding under this backbone yet.
+    async fn complete(
         &self,
-        person: &Person,
-        examples: &Examples,
-        form: TextForm,
-    ) -> Result<Result<Sides, InputError>, StatesError> {
-        let key = EmbeddingsKey { user_id: Arc::clone(&person.user_id), version: person.version, form };
-        if let Some(sides) = self.embeddings.get(&key) {
-            return Ok(Ok(sides));
+        tenant: &TenantId,
+        user_id: &UserId,
+        evidence: &mut [Evidence],
+        forms: TextForms,
+    ) -> Result<Result<Embeddings, InputError>, StatesError> {
+        let dim = self.backbone.info().dim;
+        let lacking: Vec<ExampleId> = evidence
+            .iter()
+            .filter(|one| lacks(&one.embeddings, forms, dim))
+            .map(|one| one.example_id.clone())
+            .collect();
+        if lacking.is_empty() {
+            return Ok(Ok(Vec::new()));
         }
-        let inputs = |of: fn(&Comparison) -> &str| {
-            examples.comparisons().iter().map(move |comparison| EmbedInput {
-                form,
-                prompt: Arc::new(comparison.prompt.clone()),
-                response: of(comparison).into(),
-            })
-        };
-        let mut inputs: Vec<EmbedInput> = inputs(|c| &c.chosen).chain(inputs(|c| &c.rejected)).collect();
-        if form == TextForm::Prompt {
-            inputs.truncate(examples.comparisons().len());
-        }
+        let examples = self.storage.examples_by_id(tenant, user_id, &lacking).await?;
+        let inputs: Vec<EmbedInput> = examples.iter().flat_map(|example| inputs_of(example, forms)).collect();
         let embedded = self.embed(&inputs).await.map_err(|error| StatesError::Backbone(Arc::new(error)))?;
-        let rows: Result<Vec<Arc<[f32]>>, InputError> =
-            embedded.into_iter().map(|text| text.map(|text| text.embedding)).collect();
-        let rows = match rows {
-            Ok(rows) => rows,
+        let rows: Result<Vec<Embedded>, InputError> = embedded.into_iter().collect();
+        let mut rows = match rows {
+            Ok(rows) => rows.into_iter(),
             Err(error) => return Ok(Err(error)),
         };
-        let (chosen, rejected) = rows.split_at(examples.comparisons().len());
-        let chosen: Arc<[_]> = chosen.into();
-        let rejected = if form == TextForm::Prompt { Arc::clone(&chosen) } else { rejected.into() };
-        let sides = [chosen, rejected];
-        self.embeddings.insert(key, sides.clone());
-        Ok(Ok(sides))
+        let embeddings: Embeddings = examples
+            .into_iter()
+            .map(|example| (example.example_id, embeddings_of(&mut rows, forms)))
+            .collect();
+        for (example_id, embeddings) in &embeddings {
+            if let Some(one) = evidence.iter_mut().find(|one| one.example_id == *example_id) {
+                one.embeddings.clone_from(embeddings);
+            }
+        }
+        Ok(Ok(embeddings))
+    }
+
+    /// Embeds and stores what a person's examples lack.
+    pub async fn complete_and_store(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        forms: TextForms,
+    ) -> Result<Result<(), InputError>, StatesError> {
+        let backbone = &self.backbone.info().hash;
+        let mut evidence = self.storage.evidence(tenant, user_id, backbone, forms).await?;
+        let embedded = match self.complete(tenant, user_id, &mut evidence, forms).await? {
+            Ok(embedded) => embedded,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut transaction = self.storage.begin(tenant).await?;
+        if transaction.hold_user(user_id).await?.is_some() {
+            transaction.add_embeddings(user_id, backbone, &embedded).await?;
+            transaction.commit().await?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Stores what was derived, for the next process. It can be derived again, so that a database that takes no writes now
+    /// costs nobody their reward.
+    async fn store(
+        &self,
+        model: &Model,
+        key: &StateKey,
+        version: StateVersion,
+        state: &UserState,
+        embedded: Embeddings,
+    ) {
+        let write = async {
+            let mut transaction = self.storage.begin(&key.tenant).await?;
+            let held = transaction.hold_user(&key.user_id).await?;
+            if held.is_none_or(|user| user.version != version) {
+                return Ok(());
+            }
+            transaction.add_embeddings(&key.user_id, &self.backbone.info().hash, &embedded).await?;
+            let state = stored(state, version);
+            transaction.put_state(&key.user_id, &key.model, &model.reference, &state).await?;
+            transaction.commit().await
+        };
+        let written = tokio::time::timeout(STORE_TIME, write).await;
+        let failed = match &written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error as &dyn std::error::Error,
+            Err(elapsed) => elapsed,
+        };
+        ::metrics::counter!(metrics::STATES_NOT_STORED_TOTAL).increment(1);
+        tracing::warn!(model = %model.reference, error = %failed, "a derived state could not be stored");
     }
 
     /// Embeds a few texts at a time, and waits while the backbone has no room.
@@ -302,37 +353,33 @@ impl Drop for Leave<'_> {
     }
 }
 
-fn adapt(model: &Model, examples: &Examples, forms: &[(TextForm, Sides)]) -> Result<UserState, HeadError> {
-    let head = model.head.as_ref();
-    let features = |side: usize| -> Result<Array2<f32>, HeadError> {
-        let matrices: Vec<(TextForm, Array2<f32>)> = forms
-            .iter()
-            .map(|(form, sides)| {
-                let mut rows = Array2::zeros((sides[side].len(), head.embedding_dim()));
-                for (mut row, embedding) in rows.rows_mut().into_iter().zip(sides[side].iter()) {
-                    row.assign(&ArrayView1::from(&**embedding));
-                }
-                (*form, rows)
-            })
-            .collect();
-        let texts = matrices
-            .iter()
-            .fold(TextEmbeddings::default(), |texts, (form, rows)| texts.with(*form, rows.view()));
-        head.features(&texts)
+/// What the backbone reads of an example, in the order in which [`embeddings_of`] takes it back.
+pub(crate) fn inputs_of(example: &StoredExample, forms: TextForms) -> Vec<EmbedInput> {
+    let comparison = &example.comparison;
+    let prompt = Arc::new(comparison.prompt.clone());
+    let mut inputs = Vec::new();
+    for form in forms.iter() {
+        let mut input = |response: &str| {
+            inputs.push(EmbedInput { form, prompt: Arc::clone(&prompt), response: response.into() });
+        };
+        input(&comparison.chosen);
+        if form != TextForm::Prompt {
+            input(&comparison.rejected);
+        }
+    }
+    inputs
+}
+
+/// The embeddings of the next example out of the answers to its [`inputs_of`].
+pub(crate) fn embeddings_of(
+    embedded: &mut impl Iterator<Item = Embedded>,
+    forms: TextForms,
+) -> Vec<ExampleEmbedding> {
+    let mut row = || embedded.next().expect("every input has its answer").embedding.to_vec();
+    let of_form = |form| {
+        let chosen = row();
+        let rejected = if form == TextForm::Prompt { Vec::new() } else { row() };
+        ExampleEmbedding { form, chosen, rejected }
     };
-    let (chosen, rejected) = (features(0)?, features(1)?);
-    let observations: Vec<Observation<'_>> = examples
-        .comparisons()
-        .iter()
-        .enumerate()
-        .map(|(row, comparison)| Observation {
-            chosen: chosen.row(row),
-            rejected: rejected.row(row),
-            names: [&comparison.chosen, &comparison.rejected]
-                .map(|response| name_of(&comparison.prompt, response)),
-            strength: comparison.strength.get(),
-            label_confidence: comparison.label_confidence.get(),
-        })
-        .collect();
-    head.adapt(&observations, None)
+    forms.iter().map(of_form).collect()
 }

@@ -45,10 +45,11 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an entry of so many bytes there, and takes others away until all fit.
-    pub fn insert(&self, key: K, value: V, bytes: u64) {
+    /// Puts an entry of so many bytes there, and takes others away until all fit. `still` is asked once nobody else can
+    /// change what is there; nothing is put there where it says no.
+    pub fn insert_if(&self, still: impl FnOnce() -> bool, key: K, value: V, bytes: u64) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if bytes > self.max_bytes {
+        if bytes > self.max_bytes || !still() {
             return;
         }
         let slot = Slot { value, bytes, read: AtomicBool::new(false) };
@@ -68,9 +69,16 @@ impl<K: Eq + Hash + Clone, V> Shelf<K, V> {
         }
     }
 
-    /// Whether hardly anything fits without something else being taken away.
-    pub fn is_full(&self) -> bool {
-        self.read().bytes > self.max_bytes / 10 * 9
+    /// Takes away what a test refuses.
+    pub fn retain(&self, keep: impl Fn(&K) -> bool) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let Entries { slots, turns, bytes } = &mut *entries;
+        slots.retain(|key, slot| {
+            let kept = keep(key);
+            *bytes -= if kept { 0 } else { slot.bytes };
+            kept
+        });
+        turns.retain(keep);
     }
 }
 
@@ -79,6 +87,10 @@ impl<K: Eq + Hash, V> Entries<K, V> {
         let slot = self.slots.get(key)?;
         slot.read.store(true, Ordering::Relaxed);
         Some(&slot.value)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.slots.keys()
     }
 }
 
@@ -90,11 +102,11 @@ mod tests {
     fn it_keeps_within_its_bytes_and_lets_go_of_what_is_not_read() {
         let shelf = Shelf::new(100);
         for key in 0..10 {
-            shelf.insert(key, key, 10);
+            shelf.insert_if(|| true, key, key, 10);
         }
-        assert!(shelf.is_full() && shelf.read().get(&0) == Some(&0));
+        assert_eq!(shelf.read().get(&0), Some(&0));
         for key in 10..15 {
-            shelf.insert(key, key, 10);
+            shelf.insert_if(|| true, key, key, 10);
         }
         let kept: Vec<i32> = (0..15).filter(|key| shelf.read().slots.contains_key(key)).collect();
         assert_eq!(kept, [0, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
@@ -104,10 +116,24 @@ mod tests {
     #[test]
     fn an_entry_is_replaced_and_one_that_cannot_fit_is_not_kept() {
         let shelf = Shelf::new(100);
-        shelf.insert("a", 1, 60);
-        shelf.insert("a", 2, 90);
+        shelf.insert_if(|| true, "a", 1, 60);
+        shelf.insert_if(|| true, "a", 2, 90);
         assert_eq!((shelf.read().get(&"a"), shelf.read().bytes), (Some(&2), 90));
-        shelf.insert("b", 3, 101);
-        assert_eq!((shelf.read().get(&"a"), shelf.read().get(&"b")), (Some(&2), None));
+        shelf.insert_if(|| true, "b", 3, 101);
+        shelf.insert_if(|| false, "c", 4, 1);
+        let read = shelf.read();
+        assert_eq!(["a", "b", "c"].map(|key| read.get(&key).copied()), [Some(2), None, None]);
+    }
+
+    #[test]
+    fn what_is_refused_is_gone_with_its_bytes_and_its_turn() {
+        let shelf = Shelf::new(100);
+        for key in 0..6 {
+            shelf.insert_if(|| true, key, key, 10);
+        }
+        shelf.retain(|key| key % 3 != 0);
+        let read = shelf.read();
+        assert_eq!((read.bytes, read.turns.len(), read.slots.len()), (40, 4, 4));
+        assert_eq!((read.get(&3), read.get(&4)), (None, Some(&4)));
     }
 }

@@ -1,5 +1,6 @@
 //! Use cases: score, measure; joins backbone, heads and models, and knows no HTTP.
 
+mod ask;
 mod corpus;
 mod few_shot;
 mod judge;
@@ -8,6 +9,7 @@ mod people;
 mod registry;
 mod score;
 
+pub use ask::{AskOutcome, AskQuery, Asker, Candidate};
 pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
 pub use few_shot::{Shot, TestedPerson, few_shot};
 pub use people::{

@@ -3,6 +3,7 @@
 mod ask;
 mod corpus;
 mod few_shot;
+mod inquiry;
 mod judge;
 pub mod metrics;
 mod people;
@@ -12,6 +13,7 @@ mod score;
 pub use ask::{AskOutcome, AskQuery, Asker, Candidate};
 pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
 pub use few_shot::{Shot, TestedPerson, few_shot};
+pub use inquiry::{Inquiry, Policy, inquire};
 pub use people::{
     Answering, Directory, DirectoryError, Examples, People, PeopleError, PeopleFile, PeopleOptions, Person,
     Resolved, StateVersion, StatesError, Unusable,

@@ -2,17 +2,21 @@
 
 use ndarray::{Array2, Axis};
 use polyreward_heads::{Calibration, Head, HeadError, Items, UserState};
-use rand::{Rng, seq::SliceRandom};
+use rand::seq::SliceRandom;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::few_shot::{Shot, Sides, TestedPerson};
 
 /// How the next comparison is chosen of those a person has not been asked about.
-#[derive(Debug)]
-pub enum Policy<'a, R> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
     /// The one whose answer is expected to tell most under what is believed of the person by then.
     Information,
     /// Any, in an order drawn for each person.
-    Random(&'a mut R),
+    Random {
+        /// Seed of the draws.
+        seed: u64,
+    },
 }
 
 /// What became of asking.
@@ -29,24 +33,26 @@ pub struct Inquiry {
 ///
 /// # Errors
 /// Embeddings the head refuses.
-pub fn inquire<R: Rng>(
+pub fn inquire(
     head: &dyn Head,
     calibration: Calibration,
     items: &Items,
     people: &[TestedPerson],
-    mut policy: Policy<'_, R>,
+    policy: Policy,
     answers: usize,
 ) -> Result<Inquiry, HeadError> {
     let mut inquiry = Inquiry {
         asked: Vec::with_capacity(people.len()),
         shots: (0..=answers).map(|examples| Shot { examples, predictions: Vec::new() }).collect(),
     };
-    for person in people {
+    for (at, person) in people.iter().enumerate() {
         let sides = Sides::of(head, items, person)?;
         let questions = Questions::of(&sides);
         let mut open: Vec<usize> = (0..person.context.len()).collect();
-        if let Policy::Random(rng) = &mut policy {
-            open.shuffle(rng);
+        if let Policy::Random { seed } = policy {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(at as u64);
+            open.shuffle(&mut rng);
         }
         let mut asked = Vec::with_capacity(answers);
         let mut state = head.population().clone();
@@ -54,7 +60,7 @@ pub fn inquire<R: Rng>(
             if shot.examples > 0 && !open.is_empty() {
                 let next = match policy {
                     Policy::Information => questions.most_telling(head, calibration, &state, &open)?,
-                    Policy::Random(_) => 0,
+                    Policy::Random { .. } => 0,
                 };
                 asked.push(open.remove(next));
                 state = sides.adapt(head, person, asked.iter().copied())?;
@@ -107,7 +113,6 @@ mod tests {
     use polyreward_heads::{
         EmbeddedForm, FormInput, ItemComparison, Layer, Lore, LoreParameters, TextInput, Trunk,
     };
-    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
     use super::*;
 
@@ -142,8 +147,7 @@ mod tests {
     }
 
     fn informed(items: &Items, people: &[TestedPerson]) -> Inquiry {
-        let policy = Policy::<ChaCha8Rng>::Information;
-        inquire(&lore(), Calibration::default(), items, people, policy, ANSWERS).unwrap()
+        inquire(&lore(), Calibration::default(), items, people, Policy::Information, ANSWERS).unwrap()
     }
 
     #[test]
@@ -192,13 +196,10 @@ mod tests {
     fn every_policy_begins_and_ends_at_the_same_predictions() {
         let (items, mut people) = world();
         people[1].context.truncate(3);
-        let random = |seed| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let policy = Policy::Random(&mut rng);
-            inquire(&lore(), Calibration::default(), &items, &people, policy, POOL).unwrap()
-        };
-        let policy = Policy::<ChaCha8Rng>::Information;
-        let informed = inquire(&lore(), Calibration::default(), &items, &people, policy, POOL).unwrap();
+        let inquire =
+            |policy| inquire(&lore(), Calibration::default(), &items, &people, policy, POOL).unwrap();
+        let random = |seed| inquire(Policy::Random { seed });
+        let informed = inquire(Policy::Information);
         let (first, second) = (random(1), random(2));
         assert_eq!(first, random(1));
         assert_ne!(first.asked, second.asked);

@@ -141,7 +141,9 @@ fn queries(report: &Report) {
     });
     println!("{}", table::render(&header, &rows.collect::<Vec<_>>()));
 
-    println!("Answers saved: the fewest that reach what random order has after so many\n");
+    println!(
+        "Answers saved: the fewest that reach what random order has after so many, on curves that never fall\n"
+    );
     let header = ["model", "random", "accuracy", "random needs", "chosen needs", "saved"];
     let rows = asked().flat_map(|(model, queries)| {
         queries.saved.iter().map(|saved| {

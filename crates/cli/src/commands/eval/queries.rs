@@ -48,12 +48,13 @@ pub(super) struct Answered {
     pub difference_ci: Option<Interval>,
 }
 
-/// How many answers choosing saves.
+/// How many answers choosing saves, read off curves that never fall: on average more answers do not hurt, but few people
+/// make a curve ragged, and the more ragged one would be the first to touch any height.
 #[derive(Debug, Serialize)]
 pub(super) struct Saving {
     /// Answers in random order.
     pub answers: usize,
-    /// The accuracy they give.
+    /// The accuracy they give, on the curve that never falls.
     pub accuracy: f64,
     /// The fewest answers in random order that reach it, linear between two numbers: fewer where more of them do not help.
     pub random: f64,
@@ -195,7 +196,7 @@ impl Tallies {
         numbers.retain(|answers| *answers > 0);
         numbers.dedup();
         let reached = |answers: usize, counts: &[u32]| -> (f64, f64, Option<f64>) {
-            let curve = |of: &Curves| of.iter().map(|right| self.accuracy(right, counts)).collect::<Vec<_>>();
+            let curve = |of: &Curves| rising(of.iter().map(|right| self.accuracy(right, counts)));
             let (random, chosen) = (curve(&self.random), curve(&self.chosen));
             let target = random[answers];
             let random = first_at(&random, target).expect("it reaches what it reached");
@@ -222,6 +223,20 @@ impl Tallies {
     }
 }
 
+/// The curve nearest by least squares that never falls (isotonic regression, by pooling adjacent violators).
+fn rising(curve: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut levels: Vec<(f64, usize)> = Vec::new();
+    for y in curve {
+        let mut level = (y, 1);
+        while let Some((before, len)) = levels.pop_if(|(before, _)| *before >= level.0) {
+            let all = len + level.1;
+            level = ((before * len as f64 + level.0 * level.1 as f64) / all as f64, all);
+        }
+        levels.push(level);
+    }
+    levels.into_iter().flat_map(|(y, len)| std::iter::repeat_n(y, len)).collect()
+}
+
 /// Where a curve, linear between its points, first reaches a height.
 fn first_at(curve: &[f64], height: f64) -> Option<f64> {
     let at = curve.iter().position(|y| *y >= height)?;
@@ -238,6 +253,28 @@ mod tests {
 
     fn close(a: f64, b: f64) -> bool {
         (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn a_curve_that_never_falls_is_the_mean_wherever_it_would() {
+        let curve = rising([0.5, 0.7, 0.6, 0.65, 0.9, 0.8].into_iter());
+        for (actual, expected) in curve.iter().zip([0.5, 0.65, 0.65, 0.65, 0.85, 0.85]) {
+            assert!(close(*actual, expected), "{curve:?}");
+        }
+        assert_eq!(rising([3.0, 2.0, 1.0].into_iter()), [2.0; 3]);
+        assert_eq!(rising([1.0, 2.0, 3.0].into_iter()), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn a_peak_by_luck_saves_nothing() {
+        // After one chosen answer as right as after four others, but never again.
+        let curve = |each: [f64; 5]| -> Curves { each.map(|right| vec![right; 2]).to_vec() };
+        let tallies = Tallies {
+            random: curve([5.0, 5.5, 6.0, 6.5, 7.0]),
+            chosen: curve([5.0, 7.0, 5.0, 6.0, 6.0]),
+            queries: vec![10.0; 2],
+        };
+        assert_eq!(tallies.saved(Bootstrap::default())[1].saved, None);
     }
 
     #[test]

@@ -58,10 +58,10 @@ impl Calibration {
     /// those of [`Calibration::probability`] and `p` is the answer's probability, wrong answers included.
     ///
     /// It is the same whichever response is called `a`. The integral is a trapezoidal rule, whose error falls exponentially
-    /// in the number of its nodes (Trefethen and Weideman, SIAM Review 56, 2014): both integrands are analytic within `pi`
-    /// of the real line, which 1 step a logit turns into an error of about `e^(-2 pi^2)`. A Gauss-Hermite rule of as many
-    /// nodes is no better at small variances and far worse at large ones. The gain is right to `1e-7` up to a standard
-    /// deviation of 256 logits, and to `1e-3` beyond it or where the [`shape`](Self::shape) is not 1.
+    /// in the number of its nodes where the integrand is analytic about the real line, here within `pi` logits of it
+    /// (Trefethen and Weideman, SIAM Review 56, 2014). With a step of at most a logit the gain is right to `1e-7` up to a
+    /// standard deviation of 256 logits, and to `1e-3` beyond it or where the [`shape`](Self::shape) is not 1. A
+    /// Gauss-Hermite rule of as many nodes is no better at small variances and errs by hundredths of a nat at large ones.
     pub fn information_gain(self, mean: f64, variance: f64) -> f64 {
         let (m, v) = self.scaled(mean.abs(), variance);
         let deviation = v.sqrt();

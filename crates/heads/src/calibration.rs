@@ -140,7 +140,7 @@ impl Calibration {
     }
 
     /// `m` and `v` of [`Calibration::probability`].
-    fn scaled(self, mean: f64, variance: f64) -> (f64, f64) {
+    pub(crate) fn scaled(self, mean: f64, variance: f64) -> (f64, f64) {
         let variance = self.variance_scale * variance.max(0.0);
         (mean / self.temperature, variance / (self.temperature * self.temperature))
     }
@@ -151,21 +151,8 @@ impl Calibration {
     }
 
     /// A logit raised to the shape, odd to the last bit.
-    fn shaped(self, logit: f64) -> f64 {
+    pub(crate) fn shaped(self, logit: f64) -> f64 {
         if self.shape == 1.0 { logit } else { logit.abs().powf(self.shape).copysign(logit) }
-    }
-
-    /// Expected information in nats that the answer to a pair would give of the person, `I(answer; w)`: how
-    /// much less sure of the answer a model is that has yet to learn the weights than one that knows them (BALD).
-    pub fn information_gain(self, mean: f64, variance: f64) -> f64 {
-        let (m, v) = self.scaled(mean.abs(), variance);
-        let deviation = v.sqrt();
-        let points = HERMITE.into_iter().enumerate().flat_map(|(at, (node, weight))| {
-            let signs = if at == 0 { &[1.0][..] } else { &[1.0, -1.0][..] };
-            signs.iter().map(move |sign| (sigmoid(self.shaped(m + sign * node * deviation)), weight))
-        });
-        let (probabilities, weights): (Vec<f64>, Vec<f64>) = points.unzip();
-        information_gain(&probabilities, &weights)
     }
 
     /// The temperature, the variance's scale, the shape and the share of wrong labels of least log loss together, over held-out
@@ -278,24 +265,6 @@ fn least(f: impl Fn(f64) -> f64) -> f64 {
         }
     }
     f64::midpoint(low, high)
-}
-
-/// Entropy in nats of a yes with probability `p`.
-fn entropy(p: f64) -> f64 {
-    let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
-    term(p) + term(1.0 - p)
-}
-
-/// Mutual information in nats between an answer and which of several models is right: the entropy of their mean
-/// probability less their mean entropy (Houlsby et al., arXiv:1112.5745).
-///
-/// Both have a number a model; weights need not sum to 1. Without models it is 0.
-pub fn information_gain(probabilities: &[f64], weights: &[f64]) -> f64 {
-    let total: f64 = weights.iter().sum();
-    let mean = |f: fn(f64) -> f64| -> f64 {
-        probabilities.iter().zip(weights).map(|(p, w)| w / total * f(*p)).sum()
-    };
-    if total > 0.0 { (entropy(mean(|p| p)) - mean(entropy)).max(0.0) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -428,17 +397,6 @@ mod tests {
             .chain((-30..=30).map(|m| f64::from(m) / 10.0).map(|m| (m, 0.0, 9.0 * sigmoid(m))))
             .collect();
         assert!(Calibration::fit(&margins, true).unwrap().label_noise > 0.0);
-    }
-
-    #[test]
-    fn information_is_nothing_once_the_weights_are_known() {
-        let plain = Calibration::default();
-        assert!(plain.information_gain(0.3, 0.0) < 1e-12);
-        assert!(plain.information_gain(0.0, 4.0) > plain.information_gain(0.0, 1.0));
-        assert!(plain.information_gain(0.0, 1.0) > plain.information_gain(3.0, 1.0));
-        assert!(plain.information_gain(0.0, 1e8) <= std::f64::consts::LN_2 + 1e-12);
-        assert_eq!(information_gain(&[], &[]), 0.0);
-        assert!((information_gain(&[0.0, 1.0], &[2.0, 2.0]) - std::f64::consts::LN_2).abs() < 1e-12);
     }
 
     proptest! {

@@ -2,10 +2,10 @@
 
 use std::fmt::Debug;
 
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use polyreward_domain::{HeadFamily, TextForm, TextForms};
 
-use crate::{state::UserState, weights::Tensors};
+use crate::{calibration::Calibration, state::UserState, weights::Tensors};
 
 /// Why a head cannot compute.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -175,6 +175,31 @@ pub trait Head: Debug + Send + Sync {
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError>;
+
+    /// Expected information in nats that a person's answer to each pair would give of their state, `[N]` from features
+    /// `[N, F]`: see [`Calibration::information_gain`]. Nothing for a head that learns from nobody.
+    ///
+    /// A head whose margins are marginal has averaged over the state what this is to be the spread of: it must take the
+    /// state apart itself.
+    ///
+    /// # Errors
+    /// Features or a state of another length.
+    fn information(
+        &self,
+        user: &UserState,
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+        calibration: Calibration,
+    ) -> Result<Array1<f64>, HeadError> {
+        let Moments { mean, variance } = self.margins(&[user], a, b)?;
+        if !self.is_personal() {
+            return Ok(Array1::zeros(mean.ncols()));
+        }
+        let gain = |(mean, variance): (&f32, &f32)| {
+            calibration.information_gain(f64::from(*mean), f64::from(*variance))
+        };
+        Ok(mean.iter().zip(&variance).map(gain).collect())
+    }
 
     /// Hyper-parameters and weights, for [`crate::write_head`].
     fn tensors(&self) -> Tensors;

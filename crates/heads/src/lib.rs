@@ -13,6 +13,7 @@ mod engine;
 pub mod evaluation;
 mod evidence;
 mod head;
+mod information;
 mod input;
 mod items;
 mod linear;
@@ -29,11 +30,12 @@ mod vpl;
 mod weights;
 
 pub use bt::{BradleyTerry, BtParameters};
-pub use calibration::{Calibration, Preference, information_gain, log_sigmoid, sigmoid};
+pub use calibration::{Calibration, Preference, log_sigmoid, sigmoid};
 pub use card::{
     BackboneCard, CARD_FORMAT, CardError, ModelCard, RewardStatistics, TrainingDataCard, sha256_hex,
 };
 pub use head::{Head, HeadError, Moments, Observation, TextEmbeddings};
+pub use information::information_gain;
 pub use input::{FormInput, TextInput};
 pub use items::{EmbeddedForm, ItemComparison, Items, Person};
 pub use linear::laplace_covariance;

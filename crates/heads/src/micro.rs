@@ -6,10 +6,11 @@ use polyreward_domain::{HeadFamily, TextForms};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    calibration::{log_sigmoid, sigmoid},
+    calibration::{Calibration, log_sigmoid, sigmoid},
     engine::join,
     evidence::{Label, canonical, check_noise, negate, votes},
     head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    information,
     input::{FormCard, TextInput},
     mlp::Layer,
     state::UserState,
@@ -120,6 +121,24 @@ impl Micro {
             row.assign(&user.mean().mapv(f64::from));
         }
         Ok(evidence)
+    }
+
+    /// The heads' margins of each pair, `[N, K]`, and the router's logits of its prompt, `[N, K]`.
+    fn pairs(
+        &self,
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<(Array2<f64>, Array2<f64>), HeadError> {
+        check_len("features", self.feature_len(), a.ncols())?;
+        check_len("features", self.feature_len(), b.ncols())?;
+        check_len("the second responses", a.nrows(), b.nrows())?;
+        let size = self.size();
+        let (a, b) = (a.mapv(f64::from), b.mapv(f64::from));
+        let quality = (&a.column(2 * size) - &b.column(2 * size)).insert_axis(Axis(1));
+        let d = &a.slice(s![.., ..size]) - &b.slice(s![.., ..size]) + quality;
+        // Both responses answer the same prompt.
+        let logits = (&a.slice(s![.., size..2 * size]) + &b.slice(s![.., size..2 * size])) / 2.0;
+        Ok((d, logits))
     }
 }
 
@@ -310,19 +329,30 @@ impl Head for Micro {
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
-        check_len("features", self.feature_len(), a.ncols())?;
-        check_len("features", self.feature_len(), b.ncols())?;
-        check_len("the second responses", a.nrows(), b.nrows())?;
-        let (size, evidence) = (self.size(), self.check_states(users)?);
-        let (a, b) = (a.mapv(f64::from), b.mapv(f64::from));
-        let quality = (&a.column(2 * size) - &b.column(2 * size)).insert_axis(Axis(1));
-        let d = &a.slice(s![.., ..size]) - &b.slice(s![.., ..size]) + quality;
-        // Both responses answer the same prompt.
-        let logits = (&a.slice(s![.., size..2 * size]) + &b.slice(s![.., size..2 * size])) / 2.0;
+        let evidence = self.check_states(users)?;
+        let (d, logits) = self.pairs(a, b)?;
         let mixture = Mixture::new(&evidence, &logits);
         let [_, variance] = spread(&mixture, &evidence, &logits, &d);
         let mean = mixture_logits(&mixture, &evidence, &logits, &d);
         Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
+    }
+
+    /// An answer tells which head speaks for the person on this prompt: an exact sum over the heads, each calibrated as the
+    /// margin is that they make together.
+    fn information(
+        &self,
+        user: &UserState,
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+        calibration: Calibration,
+    ) -> Result<Array1<f64>, HeadError> {
+        let evidence = self.check_states(&[user])?;
+        let (d, logits) = self.pairs(a, b)?;
+        let gain = |(d, logits): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| {
+            let weights = softmax((&evidence.row(0) + &logits).view());
+            information::of_answers(d.iter().map(|d| calibration.answers(*d)).zip(weights))
+        };
+        Ok(d.rows().into_iter().zip(logits.rows()).map(gain).collect())
     }
 
     fn tensors(&self) -> Tensors {
@@ -346,7 +376,7 @@ mod tests {
     use polyreward_domain::TextForm;
 
     use super::*;
-    use crate::{calibration::Calibration, input::FormInput};
+    use crate::input::FormInput;
 
     /// A head of `size` heads, told features rather than texts.
     fn head(size: usize, temperature: f64, label_noise: f64) -> Micro {
@@ -546,6 +576,35 @@ mod tests {
         let user = adapted(&head, &[&[1e4, -1e4]], &[0.5, 0.5]);
         let moved = f64::from(user.mean()[0] - user.mean()[1]);
         assert!((moved - 1.5 * (0.98_f64 / 0.02).ln()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn information_is_how_far_an_answer_is_expected_to_move_the_weights() {
+        // At eta = 1 the weights after an answer are Bayes' posterior: sum_y P(y) KL(w given y, w); tolerance 1e-6, in f32.
+        let (head, f, d) = (head(3, 1.0, 0.0), [0.5, 0.3, 0.2], [1.2, -0.4, 0.1]);
+        let user = adapted(&head, &[&[0.8, 0.5, -0.9]], &f);
+        let (a, b) = (features(&d, &f), features(&[0.0; 3], &f));
+        let before = weights(&user, &f);
+        let expected: f64 = [1.0, -1.0]
+            .into_iter()
+            .map(|side| {
+                let after = adapted(&head, &[&[0.8, 0.5, -0.9], &d.map(|d| side * d)], &f);
+                let likelihoods = before.iter().zip(d).map(|(w, d)| w * sigmoid(side * d)).sum::<f64>();
+                let moved =
+                    weights(&after, &f).iter().zip(&before).map(|(v, w)| v * (v / w).ln()).sum::<f64>();
+                likelihoods * moved
+            })
+            .sum();
+        let row = |x: &Array1<f32>| x.clone().insert_axis(Axis(0));
+        let information = |a: &Array1<f32>, b: &Array1<f32>, label_noise| {
+            let calibration = Calibration { label_noise, moderated: false, ..Calibration::default() };
+            head.information(&user, row(a).view(), row(b).view(), calibration).unwrap()[0]
+        };
+        assert!((information(&a, &b, 0.0) - expected).abs() < 1e-6, "{expected}");
+        assert!(information(&a, &b, 0.1) < expected);
+        // Heads that agree, or answers that are noise, leave the weights where they are.
+        assert!(information(&features(&[0.7; 3], &f), &b, 0.0) < 1e-12);
+        assert!(information(&a, &b, 0.5) < 1e-12);
     }
 
     #[test]

@@ -294,7 +294,10 @@ mod tests {
     use ndarray::{array, s};
 
     use super::*;
-    use crate::calibration::{information_gain, log_sigmoid, sigmoid};
+    use crate::{
+        calibration::{log_sigmoid, sigmoid},
+        information::information_gain,
+    };
 
     /// Layer `k` of the VPL/LoRe specification's golden checks, case A (0.7, 0.1) or B (1.3, 0.2).
     fn layer(k: u8, [s, t]: [f64; 2], (rows, columns): (usize, usize)) -> Layer {

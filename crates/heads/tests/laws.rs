@@ -1,5 +1,7 @@
 //! What holds of every head, whatever its weights.
 
+use std::f64::consts::LN_2;
+
 use ndarray::{Array1, Array2, Axis, s};
 use polyreward_domain::{HeadFamily, TextForm};
 use polyreward_heads::{
@@ -241,6 +243,43 @@ fn different_examples_that_look_alike_to_the_head_are_two() {
         let twice = head.adapt(&examples, None).unwrap();
         assert_ne!(twice, once.with_examples(8), "{}", head.family());
     }
+}
+
+#[test]
+fn an_answer_tells_of_its_person_at_most_one_bit_whichever_response_comes_first() {
+    for seed in 20..30 {
+        for (head, features) in worlds(seed) {
+            let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+            for user in [head.population().clone(), head.adapt(&firsts(&features, 4), None).unwrap()] {
+                let calibration =
+                    Calibration { temperature: 1.7, label_noise: 0.03, ..Calibration::default() };
+                let gains = |a, b| head.information(&user, a, b, calibration).unwrap();
+                let there = gains(a, b);
+                assert!(there.iter().all(|gain| (0.0..LN_2).contains(gain)), "{} {there}", head.family());
+                assert!(there.iter().any(|gain| *gain > 1e-6), "{} {there}", head.family());
+                assert_eq!(there, gains(b, a), "{}", head.family());
+                assert!(gains(a, a).iter().all(|gain| *gain < 1e-12), "{}", head.family());
+                let coin = Calibration { label_noise: 0.5, ..calibration };
+                assert!(head.information(&user, a, b, coin).unwrap().iter().all(|gain| *gain < 1e-12));
+            }
+            assert!(
+                head.information(head.population(), a, b.slice(s![1.., ..]), Calibration::default()).is_err()
+            );
+        }
+    }
+}
+
+#[test]
+fn one_reward_for_all_learns_nothing_of_anybody() {
+    let trunk = maker(9).trunk();
+    let latent = trunk.latent_len();
+    let head =
+        BradleyTerry::new(BtParameters { trunk, weights_covariance: Some(Array2::eye(latent)) }).unwrap();
+    let features = maker(10).features(&head, 4);
+    let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+    assert!(head.margins(&[head.population()], a, b).unwrap().variance.iter().all(|v| *v > 0.0));
+    let gains = head.information(head.population(), a, b, Calibration::default()).unwrap();
+    assert_eq!(gains.to_vec(), [0.0; 2]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use ndarray::Array2;
 use polyreward_heads::{
-    HeadError, ItemComparison, Items, Observation, UserState, evaluation::PersonPredictions,
+    Calibration, Head, HeadError, ItemComparison, Items, Observation, UserState,
+    evaluation::PersonPredictions,
 };
 
 use crate::registry::Model;
@@ -35,69 +36,77 @@ pub fn few_shot(
     people: &[TestedPerson],
     shots: &[usize],
 ) -> Result<Vec<Shot>, HeadError> {
+    let head = model.head.as_ref();
     let sides: Vec<Sides> =
-        people.iter().map(|person| Sides::of(model, items, person)).collect::<Result<_, _>>()?;
+        people.iter().map(|person| Sides::of(head, items, person)).collect::<Result<_, _>>()?;
     let mut results = Vec::with_capacity(shots.len());
     for &examples in shots {
         let states = people
             .iter()
             .zip(&sides)
-            .map(|(person, sides)| sides.adapt(model, person, examples))
+            .map(|(person, sides)| sides.adapt(head, person, 0..examples.min(person.context.len())))
             .collect::<Result<Vec<_>, _>>()?;
         let predictions = states
             .iter()
             .zip(&sides)
-            .map(|(state, sides)| sides.predict(model, state))
+            .map(|(state, sides)| sides.predict(head, model.card.calibration, state))
             .collect::<Result<_, _>>()?;
         results.push(Shot { examples, predictions });
     }
     Ok(results)
 }
 
-/// Features of both sides of a person's comparisons.
-struct Sides {
-    context: [Array2<f32>; 2],
+/// Features of both sides of a person's comparisons, the chosen one first.
+pub(crate) struct Sides {
+    pub context: [Array2<f32>; 2],
     query: [Array2<f32>; 2],
     /// What names the texts of the context.
-    names: Vec<[u64; 2]>,
+    pub names: Vec<[u64; 2]>,
 }
 
 impl Sides {
-    fn of(model: &Model, items: &Items, person: &TestedPerson) -> Result<Self, HeadError> {
+    pub fn of(head: &dyn Head, items: &Items, person: &TestedPerson) -> Result<Self, HeadError> {
         let sides = |rows: &[ItemComparison]| -> Result<[Array2<f32>; 2], HeadError> {
             let chosen: Vec<usize> = rows.iter().map(|row| row.chosen).collect();
             let rejected: Vec<usize> = rows.iter().map(|row| row.rejected).collect();
-            let head = model.head.as_ref();
             Ok([items.features(head, &chosen)?, items.features(head, &rejected)?])
         };
         let names = person.context.iter().map(|row| items.names_of(row)).collect();
         Ok(Self { context: sides(&person.context)?, query: sides(&person.query)?, names })
     }
 
-    fn adapt(&self, model: &Model, person: &TestedPerson, examples: usize) -> Result<UserState, HeadError> {
+    /// The state after some of the context's comparisons, by position.
+    pub fn adapt(
+        &self,
+        head: &dyn Head,
+        person: &TestedPerson,
+        shown: impl IntoIterator<Item = usize>,
+    ) -> Result<UserState, HeadError> {
         let [chosen, rejected] = &self.context;
-        let observations: Vec<Observation<'_>> = person
-            .context
-            .iter()
-            .take(examples)
-            .enumerate()
-            .map(|(at, comparison)| Observation {
+        let observations: Vec<Observation<'_>> = shown
+            .into_iter()
+            .map(|at| Observation {
                 chosen: chosen.row(at),
                 rejected: rejected.row(at),
                 names: self.names[at],
-                strength: comparison.strength,
-                label_confidence: comparison.label_confidence,
+                strength: person.context[at].strength,
+                label_confidence: person.context[at].label_confidence,
             })
             .collect();
-        model.head.adapt(&observations, None)
+        head.adapt(&observations, None)
     }
 
-    fn predict(&self, model: &Model, state: &UserState) -> Result<PersonPredictions, HeadError> {
+    /// P(chosen preferred) of every query comparison.
+    pub fn predict(
+        &self,
+        head: &dyn Head,
+        calibration: Calibration,
+        state: &UserState,
+    ) -> Result<PersonPredictions, HeadError> {
         let [chosen, rejected] = &self.query;
-        let margins = model.head.margins(&[state], chosen.view(), rejected.view())?;
-        let probability = |(mean, variance): (&f32, &f32)| {
-            model.card.calibration.probability(f64::from(*mean), f64::from(*variance))
-        };
+        let margins = head.margins(&[state], chosen.view(), rejected.view())?;
+        let probability =
+            |(mean, variance): (&f32, &f32)| calibration.probability(f64::from(*mean), f64::from(*variance));
         Ok(margins.mean.iter().zip(&margins.variance).map(probability).collect())
     }
 }

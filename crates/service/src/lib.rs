@@ -1,9 +1,11 @@
 //! Use cases: score, learn, measure; joins backbone, heads and models, and knows no HTTP.
 
+mod ask;
 mod clock;
 mod corpus;
 mod examples;
 mod few_shot;
+mod inquiry;
 mod judge;
 pub mod metrics;
 mod people;
@@ -11,6 +13,7 @@ mod registry;
 mod score;
 mod users;
 
+pub use ask::{AskOutcome, AskQuery, Asker, Candidate};
 pub use clock::{Clock, SystemClock};
 pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
 pub use examples::{
@@ -18,6 +21,7 @@ pub use examples::{
     StateSummary, TextFault, WriteAnswer, Writer,
 };
 pub use few_shot::{Shot, TestedPerson, few_shot};
+pub use inquiry::{Inquiry, Policy, inquire};
 pub use people::{People, PeopleOptions, Person, Rebuilt, Resolved, StatesError, Unusable};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{

@@ -1,9 +1,9 @@
 //! `POST /score` without HTTP: embeddings, user state, rewards, calibrated preferences.
 
 mod audience;
-mod plan;
-mod room;
-mod task;
+pub(crate) mod plan;
+pub(crate) mod room;
+pub(crate) mod task;
 
 use std::{sync::Arc, time::Instant};
 
@@ -208,6 +208,12 @@ pub struct UserSeen {
     pub known: bool,
 }
 
+impl UserSeen {
+    pub(crate) fn of(person: &Person) -> Self {
+        Self { user_id: UserId::clone(&person.user_id), examples: person.examples, known: person.is_known() }
+    }
+}
+
 /// Whose rewards an answer holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
@@ -319,9 +325,18 @@ pub enum ScoreError {
     Head(#[from] HeadError),
 }
 
+impl From<TaskError> for ScoreError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Head(error) => Self::Head(error),
+            TaskError::Unwanted => Self::DeadlineExceeded,
+        }
+    }
+}
+
 impl ScoreError {
     /// The error as the counter of scores names it.
-    fn label(&self) -> &'static str {
+    pub(crate) fn label(&self) -> &'static str {
         let backbone = match self {
             Self::Model(_)
             | Self::Faults(_)
@@ -451,20 +466,9 @@ impl Scorer {
             },
             wanted,
         };
-        // Seconds, for a large request on the win_rate scale: not on a thread that answers probes. The room goes with
-        // it, since a task is not broken off at once when its caller leaves.
-        let task = tokio::task::spawn_blocking(move || (task.run(), room));
-        let (results, room) = match task.await {
-            Ok((results, room)) => (results, room),
-            Err(stopped) => match stopped.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return Err(ScoreError::Backbone(BackboneError::Stopped)),
-            },
-        };
-        let results = results.map_err(|error| match error {
-            TaskError::Head(error) => ScoreError::Head(error),
-            TaskError::Unwanted => ScoreError::DeadlineExceeded,
-        })?;
+        // The room goes with it, since a task is not broken off at once when its caller leaves.
+        let (results, room) = aside(move || (task.run(), room)).await?;
+        let results = results?;
         ::metrics::histogram!(metrics::HEAD_SECONDS).record(started.elapsed());
         ::metrics::counter!(metrics::REWARDS_TOTAL).increment(responses as u64);
         Ok(ScoreOutcome {
@@ -496,8 +500,24 @@ impl Scorer {
     }
 }
 
+/// Runs arithmetic that may take seconds, as for a large request on the `win_rate` scale: not on a thread that answers probes.
+pub(crate) async fn aside<T: Send + 'static>(
+    arithmetic: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ScoreError> {
+    match tokio::task::spawn_blocking(arithmetic).await {
+        Ok(result) => Ok(result),
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ScoreError::Backbone(BackboneError::Stopped)),
+        },
+    }
+}
+
 /// What comes before the deadline.
-async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Result<T, ScoreError> {
+pub(crate) async fn within<T>(
+    deadline: Option<Instant>,
+    future: impl Future<Output = T>,
+) -> Result<T, ScoreError> {
     match deadline {
         None => Ok(future.await),
         Some(deadline) => tokio::time::timeout_at(deadline.into(), future)
@@ -528,11 +548,7 @@ fn seen(
         }
         return Err(ScoreError::UnusableExamples(unusable));
     }
-    let mut each = people.iter().map(|Resolved { person, .. }| UserSeen {
-        user_id: UserId::clone(&person.user_id),
-        examples: person.examples,
-        known: person.is_known(),
-    });
+    let mut each = people.iter().map(|one| UserSeen::of(&one.person));
     let seen = match whose {
         Whose::Population => Seen::Population,
         Whose::User(_) => Seen::User(each.next().expect("one was asked for")),
@@ -542,7 +558,7 @@ fn seen(
     Ok((people, seen))
 }
 
-fn usage_of(embedded: &[Result<Embedded, InputError>]) -> Usage {
+pub(crate) fn usage_of(embedded: &[Result<Embedded, InputError>]) -> Usage {
     let mut usage = Usage { texts: embedded.len(), ..Usage::default() };
     for text in embedded.iter().flatten() {
         usage.tokens += text.tokens;

@@ -4,6 +4,7 @@ mod measure;
 mod oracle;
 mod picture;
 mod print;
+mod queries;
 mod report;
 
 use std::{fs, path::PathBuf, sync::Arc};
@@ -38,6 +39,13 @@ pub struct Arguments {
     /// Leave out the oracle: a Bradley-Terry head trained for each value of the attribute
     #[arg(long)]
     no_oracle: bool,
+    /// Also ask unseen people one comparison after another, up to N (16), and say how many answers are saved by asking
+    /// what would tell most; people with fewer comparisons of the split context are left out
+    #[arg(
+        long, value_name = "N", num_args = 0..=1, default_missing_value = "16",
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
+    queries: Option<u16>,
     /// Also write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -84,7 +92,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bootstrap: Bootstrap { seed: arguments.seed, ..Bootstrap::default() },
         parts: measure::Parts::of(&dataset, &corpus),
     };
-    let measured = study.models(&models, &arguments.shots)?;
+    let askable =
+        arguments.queries.map(|answers| queries::Askable::of(&study, answers.into())).transpose()?;
+    let mut measured = study.models(&models, &arguments.shots)?;
+    if let Some(askable) = askable {
+        ask(&study, &askable, &models, &mut measured)?;
+    }
     let oracle = match grouping.attribute() {
         Some(attribute) if !arguments.no_oracle => {
             oracle::measure(&study, attribute, &models, &config.train)?
@@ -108,5 +121,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.svg {
         fs::write(path, picture::draw(&report)).with_context(|| format!("writing {}", path.display()))?;
     }
+    Ok(())
+}
+
+/// Adds what choosing the questions is worth to the reports of the models.
+fn ask(
+    study: &measure::Study<'_>,
+    askable: &queries::Askable,
+    models: &[Arc<Model>],
+    reports: &mut [report::ModelReport],
+) -> anyhow::Result<()> {
+    let mut progress = Progress::start("asking", 0);
+    for (at, (model, report)) in models.iter().zip(reports).enumerate() {
+        report.queries = askable.measure(study, model, |done, of| {
+            let (done, of) = (at as u64 * of + done, models.len() as u64 * of);
+            progress.set(done as usize, of as usize, "rounds");
+        })?;
+    }
+    progress.finish(&format!("{} models", models.len()));
     Ok(())
 }

@@ -106,6 +106,74 @@ fn an_evaluation_shows_who_one_reward_is_wrong_for_and_what_could_be_known() {
 }
 
 #[test]
+fn an_evaluation_says_how_many_answers_are_saved_by_asking_what_tells_most() {
+    let place = Place::new();
+    place.write("people.jsonl", &opposites(40));
+    let trained = place.run(&["train", "--data", "people.jsonl", "--heads", "bt,lore", "--out", "models"]);
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    let eval = ["eval", "--models", "models", "--data", "people.jsonl", "--json", "report.json"];
+    let report = |more: &[&str]| -> (String, Value) {
+        let output = place.run(&[&eval[..], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let json = serde_json::from_slice(&std::fs::read(place.path("report.json")).unwrap()).unwrap();
+        (stdout(&output), json)
+    };
+    let model = |report: &Value, name: &str| {
+        let models = report["models"].as_array().unwrap();
+        models.iter().find(|model| model["name"] == name).unwrap().clone()
+    };
+    // Eight comparisons each: the first answers are chosen, at the eighth there is no choice.
+    let (text, json) = report(&["--queries", "8"]);
+    assert!(text.contains("most telling") && text.contains("Answers saved"), "{text}");
+    assert!(model(&json, "bt").get("queries").is_none(), "it learns from nobody");
+    let lore = model(&json, "lore");
+    let queries = &lore["queries"];
+    assert_eq!((queries["users"].as_u64(), queries["left_out"].as_u64()), (Some(10), Some(0)));
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value}"));
+    assert!((number(&queries["choices"]) - 8.0).abs() < 1e-9);
+    let answers = queries["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 9);
+    for at in answers {
+        let [chosen, random, difference] = ["chosen", "random", "difference"].map(|way| number(&at[way]));
+        assert!((chosen - random - difference).abs() < 1e-9, "{at}");
+        let interval = [&at["difference_ci"][0], &at["difference_ci"][1]].map(number);
+        assert!(interval[0] <= difference + 1e-9 && difference <= interval[1] + 1e-9, "{at}");
+    }
+    // Without answers, and with all of them, the choice is nothing: what few-shot evaluation finds too.
+    for (end, shot) in [(0, 0), (8, 4)] {
+        assert!(number(&answers[end]["difference"]).abs() < 1e-9);
+        assert!(
+            (number(&answers[end]["chosen"]) - number(&lore["shots"][shot]["overall"]["accuracy"])).abs()
+                < 1e-9
+        );
+    }
+    // Isotonic regression by its formula: the largest, over where a run begins, of the least mean up to where it ends.
+    let random: Vec<f64> = answers.iter().map(|at| number(&at["random"])).collect();
+    let risen = |at: usize| {
+        let mean = |from: usize, to: usize| random[from..=to].iter().sum::<f64>() / (to - from + 1) as f64;
+        let least = |from: usize| (at..random.len()).map(|to| mean(from, to)).fold(f64::INFINITY, f64::min);
+        (0..=at).map(least).fold(f64::NEG_INFINITY, f64::max)
+    };
+    let saved = queries["saved"].as_array().unwrap();
+    assert_eq!(saved.iter().map(|row| row["answers"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 8]);
+    for row in saved {
+        let target = risen(row["answers"].as_u64().unwrap() as usize);
+        assert!((number(&row["accuracy"]) - target).abs() < 1e-9, "{row}");
+        match (row["chosen"].as_f64(), row["saved"].as_f64()) {
+            (Some(chosen), Some(saved)) => {
+                assert!((number(&row["random"]) - chosen - saved).abs() < 1e-9, "{row}");
+            }
+            (chosen, saved) => assert_eq!((chosen, saved), (None, None), "{row}"),
+        }
+    }
+    let (text, without) = report(&[]);
+    assert!(model(&without, "lore").get("queries").is_none() && !text.contains("most telling"));
+    let refused = place.run(&[&eval[..], &["--queries"]].concat());
+    assert!(!refused.status.success() && stderr(&refused).contains("16 distinct comparisons"));
+    assert_eq!(place.run(&[&eval[..], &["--queries", "0"]].concat()).status.code(), Some(2));
+}
+
+#[test]
 fn texts_become_a_parquet_file_in_their_order() {
     let place = Place::new();
     let lines = "{\"id\": \"a\", \"response\": \"warm tea\"}\n\n\

@@ -6,6 +6,7 @@ mod models;
 mod openapi;
 mod operation;
 mod people;
+mod queries;
 mod refusals;
 mod score;
 mod serving;

@@ -11,7 +11,7 @@ use super::{Fault, Part, Work};
 use crate::registry::Model;
 
 /// Which texts a request needs, each once, and where they go.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// What the backbone is asked for.
     pub inputs: Vec<EmbedInput>,
     /// For every response of the request in turn: its inputs, one a form of the head.

@@ -35,11 +35,11 @@ impl Room {
 
 /// Nobody waits for the answer any more, or it would come too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unwanted;
+pub(crate) struct Unwanted;
 
 /// Asked between two parts of a computation: whether to go on.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     deadline: Option<Instant>,
     left: Arc<AtomicBool>,
 }
@@ -59,7 +59,7 @@ impl Wanted {
 
 /// Whoever waits; a request that is dropped drops this.
 #[derive(Debug)]
-pub(super) struct Caller(Arc<AtomicBool>);
+pub(crate) struct Caller(Arc<AtomicBool>);
 
 impl Drop for Caller {
     fn drop(&mut self) {

@@ -19,7 +19,7 @@ use crate::{
 
 /// People by what is believed of them: those who share a state, as all unknown ones do, are judged once.
 #[derive(Debug)]
-pub(super) struct Panel {
+pub(crate) struct Panel {
     /// Distinct states; none is the population's.
     states: Vec<Option<Arc<UserState>>>,
     /// People at each state.
@@ -47,7 +47,7 @@ impl Panel {
 
 /// Why a task has no results.
 #[derive(Debug)]
-pub(super) enum TaskError {
+pub(crate) enum TaskError {
     Head(HeadError),
     Unwanted,
 }
@@ -65,7 +65,7 @@ impl From<Unwanted> for TaskError {
 }
 
 /// Everything after the embeddings.
-pub(super) struct Task {
+pub(crate) struct Task {
     pub model: Arc<Model>,
     pub plan: Plan,
     pub embedded: Vec<Result<Embedded, InputError>>,
@@ -75,6 +75,17 @@ pub(super) struct Task {
     /// What an audience is reduced to.
     pub aggregates: Option<Vec<Aggregate>>,
     pub wanted: Wanted,
+}
+
+/// What an answer to a pair would tell of a person.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Prospect {
+    /// In nats.
+    pub gain: f64,
+    /// P(a preferred to b), calibrated.
+    pub preference: f64,
+    /// Its posterior standard deviation.
+    pub uncertainty: f64,
 }
 
 /// Blocks of people that are judged side by side: what an audience of thousands waits for, one person's request never needs.
@@ -192,6 +203,32 @@ impl Task {
             |_, group| bad_reward(group),
             |_, group| self.panel.seats.iter().map(|seat| score(*seat, group)).collect(),
         )))
+    }
+
+    /// What the only person's answer to each pair would tell of them, and what it is believed to be.
+    pub fn prospects(mut self) -> Result<Vec<Result<Answer<Prospect>, Fault>>, TaskError> {
+        self.wanted.check()?;
+        if self.pairs() == 0 {
+            return Ok(Vec::new());
+        }
+        let features = self.features()?;
+        let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+        let head = self.model.head.as_ref();
+        let user = self.panel.states[0].as_deref().unwrap_or(head.population());
+        let gains = head.information(user, a, b, self.model.card.calibration)?;
+        self.wanted.check()?;
+        let preferences = Judge { model: &self.model, scale: self.scale }.preferences(&[user], a, b)?;
+        let finite = |at: usize| gains[at].is_finite() && preferences.is_finite(at);
+        Ok(self.answers(
+            |at, _| (!finite(at)).then_some(0),
+            |at, _| {
+                vec![Prospect {
+                    gain: gains[at],
+                    preference: preferences.value[[0, at]],
+                    uncertainty: preferences.deviation[[0, at]],
+                }]
+            },
+        ))
     }
 
     /// Features of every response, `[rows, F]`. A text whose features are not finite becomes its group's fault, and zeros,

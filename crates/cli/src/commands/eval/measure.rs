@@ -138,8 +138,8 @@ impl Grouping {
 }
 
 /// People to be tested and the records of their queries.
-struct Exam {
-    people: Vec<TestedPerson>,
+pub(super) struct Exam {
+    pub people: Vec<TestedPerson>,
     records: Vec<Vec<usize>>,
 }
 
@@ -177,13 +177,14 @@ impl Study<'_> {
                     (Some(seen), shots) => self.report(shots, seen_bt, &seen.records),
                     (None, _) => Vec::new(),
                 },
+                queries: None,
             });
         }
         Ok(reports)
     }
 
     /// People with queries, and whatever context there is of them.
-    fn unseen(&self) -> Exam {
+    pub(super) fn unseen(&self) -> Exam {
         let Parts { context, query, .. } = &self.parts;
         let contexts: HashMap<&str, &Person> =
             context.people.iter().map(|person| (person.user_id.as_str(), person)).collect();

@@ -4,11 +4,17 @@ use std::collections::BTreeMap;
 
 use polyreward_heads::evaluation::{Interval, Summary};
 
-use super::report::{Measured, ModelReport, Report, ShotReport};
+use super::{
+    queries::Answered,
+    report::{Measured, ModelReport, Report, ShotReport},
+};
 use crate::table;
 
 /// How a table reads one cell off what was measured.
 type Cell = fn(&ShotReport) -> String;
+
+/// What a row of the questions' table is called, and how it reads one cell.
+type Way = (&'static str, fn(&Answered) -> String);
 
 /// Prints every table there is something to say in.
 pub(super) fn everything(report: &Report) {
@@ -19,6 +25,7 @@ pub(super) fn everything(report: &Report) {
     let seen = "Seen people, by number of their comparisons shown: accuracy on those kept out of training";
     curves(report, seen, |model| &model.seen_shots, accuracy);
     names(report);
+    queries(report);
     if let Some(key) = &report.group_by {
         groups(report, key);
         curves(report, "Worst group of at least five people", |model| &model.shots, worst);
@@ -104,6 +111,70 @@ fn names(report: &Report) {
         [name.name.clone(), name.models.to_string()].into_iter().chain(cells).collect()
     });
     println!("{}", table::render(&header, &rows.collect::<Vec<_>>()));
+}
+
+/// How models do as people are asked, and how many answers are saved by asking what tells most.
+fn queries(report: &Report) {
+    let asked = || report.models.iter().filter_map(|model| Some((model, model.queries.as_ref()?)));
+    let Some((_, first)) = asked().next() else { return };
+    let last = first.answers.len() - 1;
+    println!(
+        "{} unseen people are asked about {last} of their {:.1} comparisons ({} have fewer): accuracy on their queries \
+         where the most\ntelling pair is asked next, in random order (mean of {} a person), and the difference\n",
+        first.users, first.choices, first.left_out, first.draws
+    );
+    let shown: Vec<usize> =
+        std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|n| *n < last).chain([last]).collect();
+    let columns = shown.iter().map(|n| format!("{n} answers"));
+    let header: Vec<String> = ["model", "asked"].into_iter().map(str::to_owned).chain(columns).collect();
+    let ways: [Way; 3] = [
+        ("most telling", |at| with_interval(at.chosen, at.chosen_ci)),
+        ("random", |at| with_interval(at.random, at.random_ci)),
+        ("difference", |at| signed(at.difference, at.difference_ci)),
+    ];
+    let rows = asked().flat_map(|(model, queries)| {
+        let shown = &shown;
+        ways.into_iter().map(move |(name, cell)| {
+            let cells = shown.iter().map(|n| cell(&queries.answers[*n]));
+            [model.model.clone(), name.to_owned()].into_iter().chain(cells).collect()
+        })
+    });
+    println!("{}", table::render(&header, &rows.collect::<Vec<_>>()));
+
+    println!(
+        "Answers saved: the fewest that reach what random order has after so many, on curves that never fall\n"
+    );
+    let header = ["model", "random", "accuracy", "random needs", "chosen needs", "saved"];
+    let rows = asked().flat_map(|(model, queries)| {
+        queries.saved.iter().map(|saved| {
+            let needs =
+                saved.chosen.map_or_else(|| format!("more than {last}"), |needs| format!("{needs:.1}"));
+            let won = saved.saved.map_or_else(
+                || "none".to_owned(),
+                |won| match saved.saved_ci {
+                    Some([low, high]) => format!("{won:+.1} ({low:+.1} to {high:+.1})"),
+                    None => format!("{won:+.1}"),
+                },
+            );
+            vec![
+                model.model.clone(),
+                saved.answers.to_string(),
+                format!("{:.3}", saved.accuracy),
+                format!("{:.1}", saved.random),
+                needs,
+                won,
+            ]
+        })
+    });
+    println!("{}", table::render(&header.map(str::to_owned), &rows.collect::<Vec<_>>()));
+}
+
+/// A difference, which may be negative: no dash between the ends of its interval.
+fn signed(value: f64, interval: Option<Interval>) -> String {
+    match interval {
+        Some([low, high]) => format!("{value:+.3} ({low:+.3} to {high:+.3})"),
+        None => format!("{value:+.3}"),
+    }
 }
 
 /// Every model in every group, the oracle last.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::queries::QueriesReport;
 use polyreward_domain::HeadFamily;
 use polyreward_heads::evaluation::{Interval, Summary};
 use serde::Serialize;
@@ -35,6 +36,9 @@ pub(super) struct ModelReport {
     pub shots: Vec<ShotReport>,
     /// People it was trained on, tested on what was kept out of training; where the data are the model's own.
     pub seen_shots: Vec<ShotReport>,
+    /// What choosing the questions is worth; where it was asked for, and the model learns from answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<QueriesReport>,
 }
 
 /// People after a number of examples.

@@ -1,6 +1,6 @@
 //! Bodies and headers as values: a JSON body within its limits, the deadline, query parameters.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use axum::{
     extract::{FromRef, FromRequest, FromRequestParts, Request},
@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::de::{DeserializeOwned, IgnoredAny, IntoDeserializer};
 use serde_path_to_error::{Path, Segment};
+use sha2::{Digest, Sha256};
 
 use crate::{
     limits::{BodyBudget, Deadline, Limits, discard_refused, read_body},
@@ -17,11 +18,46 @@ use crate::{
 /// A body that is JSON, of the type asked for; an error names the place by JSON Pointer and quotes no value.
 pub(crate) struct JsonBody<T>(pub T);
 
+/// The same with the SHA-256 of the body as it came, by which a repeated request is told from another one.
+pub(crate) struct HashedJsonBody<T> {
+    pub value: T,
+    pub sha256: [u8; 32],
+}
+
 impl<S, T> FromRequest<S> for JsonBody<T>
 where
     S: Send + Sync,
     Arc<Limits>: FromRef<S>,
     T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        parse(&JsonBytes::from_request(request, state).await?.0).map(Self)
+    }
+}
+
+impl<S, T> FromRequest<S> for HashedJsonBody<T>
+where
+    S: Send + Sync,
+    Arc<Limits>: FromRef<S>,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let JsonBytes(bytes) = JsonBytes::from_request(request, state).await?;
+        Ok(Self { value: parse(&bytes)?, sha256: Sha256::digest(&bytes).into() })
+    }
+}
+
+/// The bytes of a body that is sent as JSON.
+struct JsonBytes(Vec<u8>);
+
+impl<S> FromRequest<S> for JsonBytes
+where
+    S: Send + Sync,
+    Arc<Limits>: FromRef<S>,
 {
     type Rejection = Problem;
 
@@ -34,8 +70,7 @@ where
             return Err(problem);
         }
         let budget = parts.extensions.get::<BodyBudget>();
-        let bytes = read_body(&parts.headers, body, &limits, budget, deadline.0).await?;
-        parse(&bytes).map(Self)
+        read_body(&parts.headers, body, &limits, budget, deadline.0).await.map(Self)
     }
 }
 
@@ -51,6 +86,11 @@ where
         let from_now = || Self(std::time::Instant::now() + Arc::<Limits>::from_ref(state).request_timeout);
         Ok(parts.extensions.get::<Self>().copied().unwrap_or_else(from_now))
     }
+}
+
+/// A part of the path as an id; one that no row can have is refused by name.
+pub(crate) fn path_id<T: FromStr<Err: fmt::Display>>(name: &'static str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Problem::parameters(vec![(name, error.to_string())]))
 }
 
 /// Query parameters by name; each may stand once, and no other may.

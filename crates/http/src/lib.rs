@@ -5,11 +5,14 @@
 //! reply has, panics caught; then, except for the probes, a place among the requests in flight and the deadline;
 //! then the handler, whose extractor reads the body. Whatever goes wrong becomes a [`Problem`] once, here.
 
+mod auth;
+mod entry;
 mod extract;
 mod headers;
 mod limits;
 pub mod metrics;
 mod openapi;
+mod page;
 mod problem;
 mod request_id;
 mod routes;
@@ -23,4 +26,4 @@ pub use openapi::openapi_json;
 pub use problem::{InputFault, Problem, ProblemType};
 pub use routes::router;
 pub use server::{Drained, ServeOptions, serve};
-pub use state::{AppState, Readiness};
+pub use state::{AppState, Parts, Readiness};

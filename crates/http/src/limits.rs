@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use polyreward_service::ScoreLimits;
+use polyreward_service::{LearnLimits, ScoreLimits};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -43,6 +43,8 @@ pub struct Limits {
     pub max_rewards: usize,
     /// Numbers of all requests to score that are computed at once: people by responses and by the length of a state.
     pub max_pending_cells: usize,
+    /// Examples that are kept of one person; more are refused.
+    pub max_examples: usize,
     /// Bytes of one body.
     pub max_body_bytes: usize,
     /// Bytes of all bodies that are held at once; at least one body of the largest size fits.
@@ -60,6 +62,7 @@ impl Default for Limits {
             max_users: 16_384,
             max_rewards: ScoreLimits::default().max_rewards,
             max_pending_cells: ScoreLimits::default().max_pending_cells,
+            max_examples: LearnLimits::default().max_examples,
             max_body_bytes: 16 << 20,
             max_pending_body_bytes: 256 << 20,
             max_in_flight: 1024,

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use polyreward_backbone::{BackboneError, InputError};
-use polyreward_service::RegistryError;
+use polyreward_service::{RegistryError, StatesError, StorageError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -17,12 +17,17 @@ use crate::metrics;
 /// Media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
+/// How to say who one is, RFC 9110 section 11.6.1.
+const CHALLENGE: &str = "Bearer realm=\"polyreward\", Basic realm=\"polyreward\"";
+
 /// Most faults listed in one reply; `detail` counts them all.
 const MAX_LISTED: usize = 1000;
 /// Longest JSON Pointer in a reply; it may hold names that the client made up.
 const MAX_POINTER_CHARS: usize = 256;
 /// When to try again while the server starts, stops or has no model.
 const NOT_READY_RETRY_S: u64 = 5;
+/// When to try again while the database cannot be used.
+const DATABASE_RETRY_S: u64 = 2;
 
 macro_rules! problem_types {
     ($($(#[$doc:meta])* $name:ident = $slug:literal, $title:literal, $status:ident;)*) => {
@@ -67,6 +72,18 @@ problem_types! {
     InvalidHeader = "invalid-header", "A header is not valid", BAD_REQUEST;
     /// A query parameter has a value that it cannot have.
     InvalidParameter = "invalid-parameter", "A query parameter is not valid", BAD_REQUEST;
+    /// The request has no key that is known here.
+    Unauthorized = "unauthorized", "A valid API key is needed", UNAUTHORIZED;
+    /// The key does not allow it.
+    Forbidden = "forbidden", "The API key does not allow this", FORBIDDEN;
+    /// Nobody of the key's tenant has this id.
+    UnknownUser = "unknown-user", "There is no such user", NOT_FOUND;
+    /// The person has no example of this id.
+    UnknownExample = "unknown-example", "There is no such example", NOT_FOUND;
+    /// The idempotency key was used for a request that asked for something else.
+    IdempotencyConflict = "idempotency-conflict", "The idempotency key was used for another request", CONFLICT;
+    /// The person would have more examples than are kept of one.
+    TooManyExamples = "too-many-examples", "The person has as many examples as are kept", CONFLICT;
     /// No such route.
     NotFound = "not-found", "There is nothing at this path", NOT_FOUND;
     /// The route has other methods.
@@ -104,6 +121,8 @@ problem_types! {
     NoModel = "no-model", "No model is loaded", SERVICE_UNAVAILABLE;
     /// The backbone or the models cannot answer now.
     NotReady = "not-ready", "The server is not ready", SERVICE_UNAVAILABLE;
+    /// The database is gone, slow, restarting or read-only.
+    DatabaseUnavailable = "database-unavailable", "The database cannot be used now", SERVICE_UNAVAILABLE;
     /// The server is about to stop.
     Draining = "draining", "The server is about to stop", SERVICE_UNAVAILABLE;
     /// Our own fault, or a dependency's.
@@ -293,13 +312,6 @@ impl Problem {
         Self::new(ProblemType::Internal)
     }
 
-    /// A dependency's fault that may pass: logged here, with its causes, and told to nobody.
-    pub(crate) fn unavailable(error: &dyn Error) -> Self {
-        let causes = with_causes(error);
-        tracing::error!(error = %causes, "request refused: {causes}");
-        Self::not_ready()
-    }
-
     /// That the server has too much to do.
     pub(crate) fn overloaded(detail: impl fmt::Display) -> Self {
         Self::new(ProblemType::Overloaded).detail(detail).retry_after(1)
@@ -334,6 +346,9 @@ impl Problem {
         };
         let json = serde_json::to_vec(&body(members)).expect("a problem is strings and numbers");
         let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], json).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+        }
         if let Some(seconds) = retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -373,6 +388,30 @@ impl From<&BackboneError> for Problem {
             BackboneError::Stopped => Self::not_ready().detail(error),
             _ => Self::internal(error),
         }
+    }
+}
+
+impl From<&StatesError> for Problem {
+    fn from(error: &StatesError) -> Self {
+        match error {
+            StatesError::Backbone(error) => (&**error).into(),
+            StatesError::DeadlineExceeded => Self::deadline_exceeded(error),
+            StatesError::Storage(error) => (&**error).into(),
+            StatesError::Head(_) | StatesError::GivenUp => Self::internal(error),
+        }
+    }
+}
+
+impl From<&StorageError> for Problem {
+    fn from(error: &StorageError) -> Self {
+        if error.may_pass() {
+            let causes = with_causes(error);
+            tracing::error!(error = %causes, "request refused: {causes}");
+            return Self::new(ProblemType::DatabaseUnavailable)
+                .detail("nothing is half written; the same request again does no harm")
+                .retry_after(DATABASE_RETRY_S);
+        }
+        Self::internal(error)
     }
 }
 

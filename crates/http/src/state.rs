@@ -8,7 +8,9 @@ use std::sync::{
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 use polyreward_backbone::Backbone;
-use polyreward_service::{ModelRegistry, People, ScoreLimits, Scorer};
+use polyreward_service::{
+    Access, Asker, Clock, LearnLimits, Learner, ModelRegistry, People, ScoreLimits, Scorer, Users,
+};
 use tokio::sync::Mutex;
 
 use crate::limits::{Admission, Limits};
@@ -29,10 +31,34 @@ impl Readiness {
     }
 }
 
+/// What a server is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its models.
+    pub registry: Arc<ModelRegistry>,
+    /// Their backbone.
+    pub backbone: Backbone,
+    /// Whose rewards they give.
+    pub people: Arc<People>,
+    /// Who may ask.
+    pub access: Access,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// What a request may take.
+    pub limits: Limits,
+    /// Where its metrics are read.
+    pub metrics: PrometheusHandle,
+}
+
 /// Everything the routes need; clones share it.
 #[derive(Debug, Clone)]
 pub struct AppState {
     scorer: Scorer,
+    learner: Learner,
+    asker: Asker,
+    users: Users,
+    people: Arc<People>,
+    access: Access,
     registry: Arc<ModelRegistry>,
     backbone: Backbone,
     limits: Arc<Limits>,
@@ -47,18 +73,36 @@ pub struct AppState {
 pub(crate) struct RegistryWrites(pub Arc<Mutex<()>>);
 
 impl AppState {
-    /// The parts of a server: its models on their backbone, its people, its limits, and where its metrics are read.
-    pub fn new(
-        registry: Arc<ModelRegistry>,
-        backbone: Backbone,
-        people: Arc<People>,
-        limits: Limits,
-        metrics: PrometheusHandle,
-    ) -> Self {
+    /// A server out of its parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { registry, backbone, people, access, clock, limits, metrics } = parts;
         let of_scores =
             ScoreLimits { max_rewards: limits.max_rewards, max_pending_cells: limits.max_pending_cells };
+        let of_examples = LearnLimits { max_examples: limits.max_examples };
+        let with = || (Arc::clone(&registry), backbone.clone(), Arc::clone(&people));
+        let scorer = {
+            let (registry, backbone, people) = with();
+            Scorer::new(registry, backbone, people, of_scores)
+        };
+        let learner = {
+            let (registry, backbone, people) = with();
+            Learner::new(registry, backbone, people, Arc::clone(&clock), of_examples)
+        };
+        let asker = {
+            let (registry, backbone, people) = with();
+            Asker::new(registry, backbone, people)
+        };
+        let users = {
+            let (registry, backbone, people) = with();
+            Users::new(registry, backbone, people, clock)
+        };
         Self {
-            scorer: Scorer::new(Arc::clone(&registry), backbone.clone(), people, of_scores),
+            scorer,
+            learner,
+            asker,
+            users,
+            people,
+            access,
             registry,
             backbone,
             admission: Admission::new(&limits),
@@ -87,6 +131,11 @@ macro_rules! parts {
 
 parts! {
     scorer: Scorer,
+    learner: Learner,
+    asker: Asker,
+    users: Users,
+    people: Arc<People>,
+    access: Access,
     registry: Arc<ModelRegistry>,
     backbone: Backbone,
     limits: Arc<Limits>,

@@ -1,5 +1,6 @@
 //! Use cases: score, learn, measure; joins backbone, heads and models, and knows no HTTP.
 
+mod access;
 mod ask;
 mod clock;
 mod corpus;
@@ -13,6 +14,7 @@ mod registry;
 mod score;
 mod users;
 
+pub use access::{Access, AccessError, AccessOptions, Caller, NewKey};
 pub use ask::{AskOutcome, AskQuery, Asker, Candidate};
 pub use clock::{Clock, SystemClock};
 pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
@@ -30,3 +32,8 @@ pub use score::{
     Whose, Work,
 };
 pub use users::{Believed, Profile, Users, UsersError, Weight};
+
+/// What callers handle of the database, so that they need not know where it is kept.
+pub use polyreward_storage::{
+    GroupCount, KeyId, ModelTally, Prediction, StorageError, StoredExample, UserRecord,
+};

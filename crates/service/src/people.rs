@@ -152,6 +152,18 @@ impl People {
         &self.storage
     }
 
+    /// Whether the database answers within the time that a probe has.
+    pub async fn is_reachable(&self) -> bool {
+        match tokio::time::timeout(PROBE_TIME, self.storage.ping()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "the database does not answer");
+                false
+            }
+            Err(_elapsed) => false,
+        }
+    }
+
     /// These people, in their order.
     ///
     /// # Errors
@@ -355,6 +367,8 @@ impl People {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Erasures(u64);
 
+/// How long a probe waits for the database.
+const PROBE_TIME: Duration = Duration::from_secs(2);
 /// How long a transaction of a derivation may take; what it stores can be derived again.
 const STORE_TIME: Duration = Duration::from_secs(10);
 

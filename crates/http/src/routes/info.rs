@@ -61,6 +61,8 @@ struct LimitsReply {
     max_rewards: usize,
     /// Numbers of all requests to score that are computed at once: people by responses and by the length of a state.
     max_pending_cells: usize,
+    /// Examples that are kept of one person; more are refused.
+    max_examples: usize,
     /// Bytes of a body.
     max_body_bytes: usize,
     /// Bytes of all bodies held at once.
@@ -135,6 +137,7 @@ pub(crate) async fn info(
             max_users: limits.max_users,
             max_rewards: limits.max_rewards,
             max_pending_cells: limits.max_pending_cells,
+            max_examples: limits.max_examples,
             max_body_bytes: limits.max_body_bytes,
             max_pending_body_bytes: limits.max_pending_body_bytes,
             max_in_flight: limits.max_in_flight,

@@ -1,12 +1,14 @@
 //! One file a route.
 
 mod docs;
+mod groups;
 mod health;
 mod info;
 mod metrics;
 mod models;
 mod ready;
 mod score;
+mod users;
 
 use std::sync::Arc;
 
@@ -16,11 +18,13 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{MethodRouter, get, post},
 };
+use polyreward_service::Access;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    auth::authorize,
     headers,
     limits::{Admission, Limits, admit},
     metrics as request_metrics,
@@ -51,6 +55,12 @@ pub(crate) fn probes() -> OpenApiRouter<AppState> {
 pub(crate) fn bounded() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .routes(routes!(score::score))
+        .routes(routes!(users::list))
+        .routes(routes!(users::get, users::put, users::erase))
+        .routes(routes!(users::examples::list, users::examples::add))
+        .routes(routes!(users::examples::erase))
+        .routes(routes!(users::queries::rank))
+        .routes(routes!(groups::list))
         .routes(routes!(models::list))
         .routes(routes!(models::reload))
         .routes(routes!(models::set_default))
@@ -77,6 +87,7 @@ fn aliases(bounded: bool) -> Router<AppState> {
 /// Every route, ready to serve.
 pub fn router(state: AppState) -> Router {
     let admission = (Admission::from_ref(&state), Arc::<Limits>::from_ref(&state));
+    let access = (Access::from_ref(&state), Arc::<Limits>::from_ref(&state));
     let bounded = Router::from(bounded())
         .merge(aliases(true))
         .route("/docs/{*file}", get(docs::file))
@@ -85,6 +96,7 @@ pub fn router(state: AppState) -> Router {
     let routes = Router::from(probes())
         .merge(aliases(false))
         .merge(bounded)
+        .route_layer(from_fn_with_state(access, authorize))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     with_envelope(routes, state.readiness()).with_state(state)

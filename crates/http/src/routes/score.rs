@@ -12,11 +12,13 @@ use axum::{
 };
 use polyreward_service::{ScoreOutcome, Scorer};
 
-use self::{
-    reply::ScoreReply,
-    request::{Places, ScoreRequest},
+use self::{reply::ScoreReply, request::ScoreRequest};
+pub(crate) use self::{
+    reply::{UsageReply, UserReply},
+    request::{Entries, Optional, OverflowBody, PairBody, Places},
 };
 use crate::{
+    auth::Authorized,
     extract::JsonBody,
     limits::{Deadline, Limits},
     problem::Problem,
@@ -42,13 +44,14 @@ const LARGE: usize = 4096;
 ))]
 #[tracing::instrument(name = "http.score", skip_all, fields(entries = body.len()))]
 pub(crate) async fn score(
+    caller: Authorized,
     State(scorer): State<Scorer>,
     State(limits): State<Arc<Limits>>,
     deadline: Deadline,
     JsonBody(body): JsonBody<ScoreRequest>,
 ) -> Result<Response, Problem> {
     let (query, places) = body.into_query(&limits, deadline)?;
-    let outcome = scorer.score(query).await.map_err(|error| places.problem(error))?;
+    let outcome = scorer.score(&caller.0.tenant, query).await.map_err(|error| places.problem(error))?;
     let headers = reply::version_headers(&outcome);
     let json = if outcome.rewards < LARGE {
         write(outcome, places)?

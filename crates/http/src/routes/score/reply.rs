@@ -46,7 +46,7 @@ pub(crate) struct ScoreReply {
 /// Whose reward it is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ScoredUser)]
-struct UserReply {
+pub(crate) struct UserReply {
     user_id: String,
     /// Examples behind the reward.
     examples: usize,
@@ -190,7 +190,7 @@ struct RefusedReply {
 /// What the answer cost.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Usage)]
-struct UsageReply {
+pub(crate) struct UsageReply {
     /// Distinct texts that needed an embedding.
     texts: usize,
     /// Their tokens.

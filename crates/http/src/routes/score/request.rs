@@ -1,29 +1,20 @@
 //! The body of `POST /score` and its way to a [`ScoreQuery`]: the one place that checks it.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use polyreward_domain::{Attributes, Message, ModelSelector, Overflow, Prompt, UserId, check_text};
+use polyreward_domain::{Attributes, ModelSelector, Overflow, UserId};
 use polyreward_service::{
-    Aggregate, Asked, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, StatesError, Unusable,
-    Whose, Work,
+    Aggregate, Asked, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, Unusable, Whose, Work,
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{SeqAccess, Visitor},
-};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ArrayBuilder, Object, OneOfBuilder, Ref, RefOr, Schema, Type},
-};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::{
+    entry::{Check, PromptText},
     extract::known_word,
     limits::{Deadline, Limits},
     problem::{InputFault, Problem, ProblemType},
 };
-
-/// Longest role of a message, in bytes.
-const MAX_ROLE_BYTES: usize = 64;
 
 /// What to score, for whom, and how. Exactly one of `pairs` and `items` is given.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -119,18 +110,6 @@ pub(crate) struct ItemBody {
     responses: Vec<String>,
 }
 
-/// One turn of a chat.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with role and content")]
-#[schema(as = Message)]
-pub(crate) struct MessageBody {
-    /// `system`, `user`, `assistant`, or what the backbone's template knows.
-    #[schema(min_length = 1, max_length = 64)]
-    role: String,
-    /// What is said.
-    content: String,
-}
-
 /// The scale of rewards.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -155,69 +134,9 @@ pub(crate) enum OverflowBody {
     Error,
 }
 
-/// A prompt as it came. Written by hand: an untagged enum would lose the place of an error inside a chat.
-#[derive(Debug)]
-pub(crate) enum PromptText {
-    Text(String),
-    Chat(Vec<MessageBody>),
-}
-
-impl PartialSchema for PromptText {
-    fn schema() -> RefOr<Schema> {
-        let message = Ref::from_schema_name(MessageBody::name());
-        OneOfBuilder::new()
-            .description(Some("A text, possibly empty, or the turns of a chat."))
-            .item(Object::with_type(Type::String))
-            .item(ArrayBuilder::new().items(message).min_items(Some(1)))
-            .into()
-    }
-}
-
-impl ToSchema for PromptText {
-    fn name() -> Cow<'static, str> {
-        "Prompt".into()
-    }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((MessageBody::name().into_owned(), MessageBody::schema()));
-    }
-}
-
-impl<'de> Deserialize<'de> for PromptText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrChat;
-
-        impl<'de> Visitor<'de> for TextOrChat {
-            type Value = PromptText;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of messages")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<PromptText, E> {
-                Ok(PromptText::Text(text.to_owned()))
-            }
-
-            fn visit_string<E>(self, text: String) -> Result<PromptText, E> {
-                Ok(PromptText::Text(text))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut messages: A) -> Result<PromptText, A::Error> {
-                let mut chat = Vec::new();
-                while let Some(message) = messages.next_element()? {
-                    chat.push(message);
-                }
-                Ok(PromptText::Chat(chat))
-            }
-        }
-
-        deserializer.deserialize_any(TextOrChat)
-    }
-}
-
 /// Where the results of a query go: which entries of the request it holds, and what is wrong with the others.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     /// `pairs` or `items`.
     list: &'static str,
     /// Entries of the request.
@@ -261,7 +180,7 @@ impl Places {
             ScoreError::UnusableExamples(people) => {
                 Problem::unusable_examples(people.iter().map(|(asked, why)| unusable(*asked, why)).collect())
             }
-            ScoreError::States(error) => states_problem(error),
+            ScoreError::States(error) => (&error).into(),
             ScoreError::Head(error) => Problem::internal(&error),
         }
     }
@@ -275,16 +194,6 @@ fn unusable(asked: Asked, why: &Unusable) -> InputFault {
         Asked::Audience => "/audience/group".to_owned(),
     };
     InputFault::of(ProblemType::UnusableExamples, pointer, why)
-}
-
-/// Why the people's states are not there, for whoever asked about one of them.
-fn states_problem(error: StatesError) -> Problem {
-    match &error {
-        StatesError::Backbone(error) => (&**error).into(),
-        StatesError::DeadlineExceeded => Problem::deadline_exceeded(&error),
-        StatesError::Directory(_) => Problem::unavailable(&error),
-        StatesError::Head(_) | StatesError::GivenUp => Problem::internal(&error),
-    }
 }
 
 impl ScoreRequest {
@@ -417,10 +326,10 @@ fn whose(
 }
 
 /// Reads optional fields, and collects what is wrong with them.
-struct Optional<'a>(&'a mut Vec<InputFault>);
+pub(crate) struct Optional<'a>(pub &'a mut Vec<InputFault>);
 
 impl Optional<'_> {
-    fn check<T, E: fmt::Display>(
+    pub fn check<T, E: fmt::Display>(
         &mut self,
         pointer: &str,
         text: Option<String>,
@@ -432,15 +341,15 @@ impl Optional<'_> {
 }
 
 /// The entries of a request: the good ones as work, the bad ones as faults.
-struct Entries {
-    work: Work,
-    places: Places,
+pub(crate) struct Entries {
+    pub work: Work,
+    pub places: Places,
     /// Every fault of every entry.
-    faults: Vec<InputFault>,
+    pub faults: Vec<InputFault>,
 }
 
 impl Entries {
-    fn of_pairs(pairs: Vec<PairBody>) -> Self {
+    pub fn of_pairs(pairs: Vec<PairBody>) -> Self {
         let (good, places, faults) = sift("pairs", pairs, |pair, check| {
             check.text("/response_a", &pair.response_a);
             check.text("/response_b", &pair.response_b);
@@ -487,7 +396,7 @@ fn sift<B, T>(
     };
     let (mut good, mut faults) = (Vec::with_capacity(bodies.len()), Vec::new());
     for (at, body) in bodies.into_iter().enumerate() {
-        let mut check = Check { list, at, faults: Vec::new() };
+        let mut check = Check::new(list, at);
         let entry = convert(body, &mut check);
         match check.faults.first() {
             None => {
@@ -501,55 +410,6 @@ fn sift<B, T>(
         }
     }
     (good, places, faults)
-}
-
-/// Collects the faults of one entry.
-struct Check {
-    list: &'static str,
-    at: usize,
-    faults: Vec<InputFault>,
-}
-
-impl Check {
-    fn fault(&mut self, below: &str, detail: impl fmt::Display) {
-        self.faults.push(InputFault::new(format!("/{}/{}{below}", self.list, self.at), detail));
-    }
-
-    fn text(&mut self, below: &str, text: &str) {
-        if let Err(error) = check_text(text) {
-            self.fault(below, error);
-        }
-    }
-
-    fn prompt(&mut self, prompt: PromptText) -> Arc<Prompt> {
-        Arc::new(match prompt {
-            PromptText::Text(text) => {
-                self.text("/prompt", &text);
-                Prompt::Text(text)
-            }
-            PromptText::Chat(messages) => {
-                if messages.is_empty() {
-                    self.fault("/prompt", "has at least one message");
-                }
-                for (at, message) in messages.iter().enumerate() {
-                    if !(1..=MAX_ROLE_BYTES).contains(&message.role.len()) {
-                        self.fault(
-                            &format!("/prompt/{at}/role"),
-                            format_args!("has 1 to {MAX_ROLE_BYTES} bytes"),
-                        );
-                    }
-                    self.text(&format!("/prompt/{at}/role"), &message.role);
-                    self.text(&format!("/prompt/{at}/content"), &message.content);
-                }
-                Prompt::Chat(
-                    messages
-                        .into_iter()
-                        .map(|MessageBody { role, content }| Message { role, content })
-                        .collect(),
-                )
-            }
-        })
-    }
 }
 
 impl From<RewardScaleBody> for RewardScale {

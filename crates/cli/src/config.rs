@@ -1,6 +1,10 @@
 //! Configuration: defaults, then `polyreward.toml`, then `POLYREWARD_*`, then flags; the later wins.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment::{
     Figment,
@@ -8,7 +12,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use polyreward_backbone::BackboneOptions;
-use polyreward_service::PeopleOptions;
+use polyreward_service::{LearnLimits, PeopleOptions};
 use polyreward_training::TrainConfig;
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +34,24 @@ pub struct Config {
     pub backbone: Backbone,
     /// The trained models.
     pub models: Models,
-    /// The people whose rewards are asked for.
+    /// What is kept in memory of people.
     pub users: Users,
+    /// Where people and keys are kept.
+    pub database: Database,
     /// Training.
     pub train: TrainConfig,
+}
+
+impl Config {
+    /// As TOML, without secrets.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold.
+    pub fn to_redacted_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut shown = self.clone();
+        shown.database.url = DatabaseUrl(self.database.url.redacted());
+        toml::to_string_pretty(&shown)
+    }
 }
 
 /// The HTTP server.
@@ -155,30 +173,96 @@ impl Default for Models {
     }
 }
 
-/// The people whose rewards are asked for.
+/// What is kept in memory of the people whose rewards are asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Users {
-    /// A JSONL file of their comparisons, plain or gzipped; kept in memory, read once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Bytes of their states kept in memory at most; others are derived again when they are asked for.
+    /// Bytes of their states kept in memory at most; others are read again when they are asked for.
     pub state_cache_bytes: u64,
-    /// Bytes of embeddings of their examples kept in memory at most, from which a new model learns them at once.
-    pub embedding_cache_bytes: u64,
+    /// Examples kept of one person at most; more are refused.
+    pub max_examples: usize,
 }
 
 impl Default for Users {
     fn default() -> Self {
-        let PeopleOptions { state_bytes, embedding_bytes } = PeopleOptions::default();
-        Self { path: None, state_cache_bytes: state_bytes, embedding_cache_bytes: embedding_bytes }
+        let PeopleOptions { state_bytes } = PeopleOptions::default();
+        Self { state_cache_bytes: state_bytes, max_examples: LearnLimits::default().max_examples }
     }
 }
 
 impl Users {
     /// What the service wants to know.
     pub fn options(&self) -> PeopleOptions {
-        PeopleOptions { state_bytes: self.state_cache_bytes, embedding_bytes: self.embedding_cache_bytes }
+        PeopleOptions { state_bytes: self.state_cache_bytes }
+    }
+}
+
+/// Where people and keys are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:` and the path of a file, for one process; `postgres://user:password@host/name` for any number of them.
+    pub url: DatabaseUrl,
+    /// Connections to PostgreSQL at most.
+    pub max_connections: u32,
+    /// Milliseconds that a request waits for a connection.
+    pub acquire_timeout_ms: u64,
+    /// Milliseconds that one statement in PostgreSQL may take.
+    pub statement_timeout_ms: u64,
+    /// Days that lines of the audit log are kept.
+    pub audit_days: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: DatabaseUrl("sqlite:polyreward.db".into()),
+            max_connections: 16,
+            acquire_timeout_ms: 5000,
+            statement_timeout_ms: 15_000,
+            audit_days: 400,
+        }
+    }
+}
+
+impl Database {
+    /// How long a request waits for a connection.
+    pub fn acquire_timeout(&self) -> Duration {
+        Duration::from_millis(self.acquire_timeout_ms)
+    }
+}
+
+/// A URL with a password in it; only [`DatabaseUrl::expose`] tells.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL with its password.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The URL as it may be shown.
+    fn redacted(&self) -> String {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return self.0.clone() };
+        // A password may hold an @, a host may not.
+        let rest = match rest.rsplit_once('@') {
+            Some((user, host)) => format!("{}:***@{host}", user.split(':').next().unwrap_or_default()),
+            None => rest.to_owned(),
+        };
+        // PostgreSQL takes a password as a parameter, too.
+        let (base, parameters) = rest.split_once('?').map_or((rest.as_str(), None), |(b, p)| (b, Some(p)));
+        match parameters {
+            Some(_) => format!("{scheme}://{base}?***"),
+            None => format!("{scheme}://{base}"),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.redacted())
     }
 }
 
@@ -194,9 +278,26 @@ pub struct Overrides {
     /// `models.*`
     #[serde(skip_serializing_if = "is_default")]
     pub models: PathOverride,
-    /// `users.*`
+    /// `database.*`
     #[serde(skip_serializing_if = "is_default")]
-    pub users: PathOverride,
+    pub database: DatabaseOverride,
+}
+
+impl Overrides {
+    /// The same with `--database-url`.
+    #[must_use]
+    pub fn with_database(mut self, url: Option<String>) -> Self {
+        self.database.url = url.map(DatabaseUrl);
+        self
+    }
+}
+
+/// `database.*` on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DatabaseOverride {
+    /// `--database-url`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<DatabaseUrl>,
 }
 
 /// `server.*` on the command line.
@@ -213,7 +314,7 @@ pub struct ServerOverrides {
 /// A folder on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PathOverride {
-    /// `--backbone`, `--models`, `--users`
+    /// `--backbone`, `--models`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -275,6 +376,8 @@ fn check(config: &Config) -> Result<(), UsageError> {
         ("server.max_users", config.server.max_users),
         ("server.max_rewards", config.server.max_rewards),
         ("server.max_in_flight", config.server.max_in_flight),
+        ("users.max_examples", config.users.max_examples),
+        ("database.max_connections", config.database.max_connections as usize),
         ("backbone.intra_threads", config.backbone.intra_threads),
         ("backbone.tokenizer_threads", config.backbone.tokenizer_threads),
         ("backbone.max_batch_tokens", config.backbone.max_batch_tokens),
@@ -389,6 +492,21 @@ mod tests {
         assert!(text.contains("train.lore.rank: is between 1 and 256"), "{text}");
         let text = refused("[train.pal_c]\n");
         assert!(text.contains("did you mean pal_"), "{text}");
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let shown = |url: &str| DatabaseUrl(url.into()).redacted();
+        assert_eq!(shown("postgres://ada:s@cret@host:5432/db"), "postgres://ada:***@host:5432/db");
+        assert_eq!(shown("postgres://host/db?password=secret"), "postgres://host/db?***");
+        assert_eq!(shown("sqlite:people.db"), "sqlite:people.db");
+        let text = "[database]\nurl = \"postgres://ada:secret@host/db\"\n";
+        let config = load_text(text, &Overrides::default()).unwrap();
+        assert_eq!(config.database.url.expose(), "postgres://ada:secret@host/db");
+        assert!(
+            !config.to_redacted_toml().unwrap().contains("secret")
+                && !format!("{config:?}").contains("secret")
+        );
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl Open {
     /// Opens the database that a configuration names, makes it where there is none, and brings it up to date.
     pub async fn of(config: &Database) -> anyhow::Result<Self> {
         if let Some(path) = sqlite_path(config.url.expose()) {
-            let options = SqliteOptions { acquire_timeout: config.acquire_timeout(), ..SqliteOptions::default() };
+            let options =
+                SqliteOptions { acquire_timeout: config.acquire_timeout(), ..SqliteOptions::default() };
             let storage = SqliteStorage::open(path, &options).await.context("database.url")?;
             return Ok(Self::Sqlite(storage));
         }
@@ -79,7 +80,9 @@ pub async fn expire(storage: Arc<dyn Storage>, keep_audit: Duration) {
         ticks.tick().await;
         let now = SystemClock.now();
         match storage.expire(now - KEEP_ANSWERS, now - keep_audit).await {
-            Ok(removed) if removed > 0 => tracing::info!(rows = removed, "removed {removed} rows that were too old"),
+            Ok(removed) if removed > 0 => {
+                tracing::info!(rows = removed, "removed {removed} rows that were too old")
+            }
             Ok(_) => {}
             // The next hour tries again.
             Err(error) => tracing::warn!(error = %error, "what is too old was not removed"),

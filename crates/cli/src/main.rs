@@ -2,6 +2,7 @@
 
 mod commands;
 mod config;
+mod database;
 mod dataset;
 mod progress;
 mod table;
@@ -31,6 +32,13 @@ enum Command {
     /// Inspect backbones
     #[command(subcommand)]
     Backbone(commands::backbone::Command),
+    /// Manage API keys
+    #[command(subcommand)]
+    Keys(commands::keys::Command),
+    /// Bring the database up to date
+    Migrate(commands::keys::Where),
+    /// Derive what every model believes of every person, as after training a new model
+    Rebuild(commands::rebuild::Arguments),
     /// Start a server and play held-out people against it
     Demo(commands::demo::Arguments),
     /// Print the OpenAPI document
@@ -54,6 +62,9 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => commands::eval::run(&arguments),
         Command::Embed(arguments) => commands::embed::run(&arguments),
         Command::Backbone(command) => commands::backbone::run(&command),
+        Command::Keys(command) => commands::keys::run(&command),
+        Command::Migrate(place) => commands::migrate::run(&place),
+        Command::Rebuild(arguments) => commands::rebuild::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Openapi => commands::openapi::run(),
     };

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{BufRead, BufReader, BufWriter, Write},
+    io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     pin::pin,
@@ -49,12 +48,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let dataset = dataset::read(std::slice::from_ref(&arguments.data))?;
     let people = Player::of(&dataset.records)?;
     ensure!(!people.is_empty(), "{} has no records of the split query", arguments.data.display());
-    let examples = tempfile::Builder::new().suffix(".jsonl").tempfile().context("a file of examples")?;
-    let has_examples = write_examples(examples.path(), &people)? > 0;
+    let folder = tempfile::tempdir().context("a folder for the database")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut stop = pin!(stop_signal()?);
-        let mut server = Server::start(arguments, has_examples.then_some(examples.path()))?;
+        let mut server = Server::start(arguments, folder.path())?;
         tokio::select! {
             presented = present(&mut server, &people) => presented?,
             () = &mut stop => return server.stop(),
@@ -76,10 +74,7 @@ async fn present(server: &mut Server, people: &[Player<'_>]) -> anyhow::Result<(
     let models = models(&client, &url).await?;
     println!("models      {}", models.join(", "));
     println!("The people of this demo are simulated; the texts were written for it.\n");
-    let mut measured = Vec::new();
-    for model in &models {
-        measured.push((model.clone(), play(&client, &url, model, people).await?));
-    }
+    let measured = play(&client, &url, &models, people).await?;
     show(people, &measured);
     println!(
         "Accuracy on people the models never saw, on prompts they never saw, before and after so many examples \
@@ -118,36 +113,11 @@ impl<'a> Player<'a> {
         }
         players.retain(|_, player| !player.queries.is_empty());
         for player in players.values() {
-            user_after(player.user_id, SHOTS[SHOTS.len() - 1])
-                .parse::<UserId>()
-                .with_context(|| format!("{:?} cannot be a user", player.user_id))?;
+            let user_id = player.user_id;
+            user_id.parse::<UserId>().with_context(|| format!("{user_id:?} cannot be a user"))?;
         }
         Ok(players.into_values().collect())
     }
-}
-
-/// A person after some of their examples, as a user of the server: it learns from all examples of a user.
-fn user_after(user_id: &str, examples: usize) -> String {
-    format!("{user_id}~{examples}")
-}
-
-/// Each person as one user per number of examples, with the first so many of them; how many lines that made.
-fn write_examples(path: &Path, people: &[Player<'_>]) -> anyhow::Result<usize> {
-    let mut lines = 0;
-    let mut file = BufWriter::new(File::create(path)?);
-    for person in people {
-        for shots in SHOTS {
-            for record in person.examples.iter().take(shots) {
-                let mut line = serde_json::to_value(&record.comparison)?;
-                line["user_id"] = user_after(person.user_id, shots).into();
-                line["attributes"] = json!(record.attributes);
-                writeln!(file, "{line}")?;
-                lines += 1;
-            }
-        }
-    }
-    file.flush().context("writing the examples")?;
-    Ok(lines)
 }
 
 /// The server as a process of its own.
@@ -156,20 +126,19 @@ struct Server {
 }
 
 impl Server {
-    /// Starts it, knowing the people of a file of examples, if there is one.
-    fn start(arguments: &Arguments, examples: Option<&Path>) -> anyhow::Result<Self> {
+    /// Starts it on a new database in a folder.
+    fn start(arguments: &Arguments, folder: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["serve", "--bind", "127.0.0.1:0", "--backbone"])
             .arg(&arguments.backbone)
             .arg("--models")
             .arg(&arguments.models)
+            .arg("--database-url")
+            .arg(format!("sqlite:{}", folder.join("demo.db").display()))
             .env("POLYREWARD_SERVER__GRACE_SECONDS", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        if let Some(examples) = examples {
-            command.arg("--users").arg(examples);
-        }
         Ok(Self { child: command.spawn().context("starting the server")? })
     }
 
@@ -227,44 +196,91 @@ async fn models(client: &reqwest::Client, url: &str) -> anyhow::Result<Vec<Strin
 }
 
 /// What the server says of one query, one number for each of [`SHOTS`].
+#[derive(Default)]
 struct AnswerOfShots {
     preference: Vec<f64>,
     reward_chosen: Vec<f64>,
     reward_rejected: Vec<f64>,
 }
 
-/// Every person's queries, asked over HTTP for the person after each number of examples; answers by person.
+/// Every person's queries, asked over HTTP before their examples and after so many of them were posted; by model, the
+/// answers by person.
 async fn play(
     client: &reqwest::Client,
     url: &str,
-    model: &str,
+    models: &[String],
     people: &[Player<'_>],
-) -> anyhow::Result<Vec<Vec<AnswerOfShots>>> {
-    let mut progress = Progress::start(model, people.len());
-    let mut answers = Vec::with_capacity(people.len());
-    for person in people {
-        let user_ids: Vec<String> = SHOTS.iter().map(|shots| user_after(person.user_id, *shots)).collect();
-        let mut of_person = Vec::with_capacity(person.queries.len());
-        for queries in person.queries.chunks(PAIRS_AT_ONCE) {
-            let pairs: Vec<Value> = queries.iter().map(|record| pair(record)).collect();
-            // Raw rewards of different people have no common zero; how often a response would win has.
-            let body = json!({
-                "model": model, "user_ids": user_ids, "pairs": pairs, "reward_scale": "win_rate",
-            });
-            let reply = client.post(format!("{url}/score")).json(&body).send().await?;
-            let status = reply.status();
-            let reply: Value = reply.json().await?;
-            ensure!(status.is_success(), "POST /score answered {status}: {reply}");
-            let results = reply["results"].as_array().context("POST /score has no results")?;
-            for result in results {
-                of_person.push(AnswerOfShots::of(result)?);
+) -> anyhow::Result<Vec<Measured>> {
+    let mut progress = Progress::start("demo", people.len());
+    let mut measured: Vec<Measured> = models.iter().map(|model| (model.clone(), Vec::new())).collect();
+    for (done, person) in people.iter().enumerate() {
+        let nothing = || person.queries.iter().map(|_| AnswerOfShots::default()).collect();
+        measured.iter_mut().for_each(|(_, answers)| answers.push(nothing()));
+        let mut known = 0;
+        for shots in SHOTS {
+            let until = shots.min(person.examples.len());
+            if until > known {
+                post_examples(client, url, person, known..until).await?;
+                known = until;
+            }
+            for (model, answers) in &mut measured {
+                ask(client, url, model, person, answers.last_mut().context("a person was just added")?)
+                    .await?;
             }
         }
-        answers.push(of_person);
-        progress.set(answers.len(), people.len(), "people");
+        progress.set(done + 1, people.len(), "people");
     }
-    progress.finish(&format!("{} held-out people asked", answers.len()));
-    Ok(answers)
+    progress.finish(&format!("{} held-out people posted their examples and were asked", people.len()));
+    Ok(measured)
+}
+
+/// Posts some of a person's examples.
+async fn post_examples(
+    client: &reqwest::Client,
+    url: &str,
+    person: &Player<'_>,
+    which: std::ops::Range<usize>,
+) -> anyhow::Result<()> {
+    let records = &person.examples[which];
+    let examples: Vec<Value> =
+        records.iter().map(|record| serde_json::to_value(&record.comparison)).collect::<Result<_, _>>()?;
+    let body = json!({"attributes": records[0].attributes, "examples": examples});
+    post(client, &format!("{url}/users/{}/examples", person.user_id), &body).await?;
+    Ok(())
+}
+
+/// Asks for a person's reward of their queries, by one model.
+async fn ask(
+    client: &reqwest::Client,
+    url: &str,
+    model: &str,
+    person: &Player<'_>,
+    answers: &mut [AnswerOfShots],
+) -> anyhow::Result<()> {
+    let chunks = person.queries.chunks(PAIRS_AT_ONCE).zip(answers.chunks_mut(PAIRS_AT_ONCE));
+    for (queries, answers) in chunks {
+        let pairs: Vec<Value> = queries.iter().map(|record| pair(record)).collect();
+        // Raw rewards of different states have no common zero; how often a response would win has.
+        let body = json!({
+            "model": model, "user_id": person.user_id, "pairs": pairs, "reward_scale": "win_rate",
+        });
+        let reply = post(client, &format!("{url}/score"), &body).await?;
+        let results = reply["results"].as_array().context("POST /score has no results")?;
+        ensure!(results.len() == answers.len(), "POST /score has not a result for each pair");
+        for (result, answer) in results.iter().zip(answers) {
+            answer.add(result)?;
+        }
+    }
+    Ok(())
+}
+
+/// Posts JSON; the answer, unless it is an error.
+async fn post(client: &reqwest::Client, url: &str, body: &Value) -> anyhow::Result<Value> {
+    let reply = client.post(url).json(body).send().await?;
+    let status = reply.status();
+    let reply: Value = reply.json().await?;
+    ensure!(status.is_success(), "POST {url} answered {status}: {reply}");
+    Ok(reply)
 }
 
 /// A comparison as `POST /score` takes it.
@@ -274,19 +290,14 @@ fn pair(record: &ComparisonRecord) -> Value {
 }
 
 impl AnswerOfShots {
-    fn of(result: &Value) -> anyhow::Result<Self> {
-        let numbers = |field: &str| -> anyhow::Result<Vec<f64>> {
-            let numbers: Option<Vec<f64>> =
-                result[field].as_array().and_then(|all| all.iter().map(Value::as_f64).collect());
-            numbers
-                .filter(|numbers| numbers.len() == SHOTS.len())
-                .with_context(|| format!("a result without {field} for each user"))
+    fn add(&mut self, result: &Value) -> anyhow::Result<()> {
+        let number = |field: &str| {
+            result[field].as_f64().with_context(|| format!("a result of POST /score without {field}"))
         };
-        Ok(Self {
-            preference: numbers("preference")?,
-            reward_chosen: numbers("reward_a")?,
-            reward_rejected: numbers("reward_b")?,
-        })
+        self.preference.push(number("preference")?);
+        self.reward_chosen.push(number("reward_a")?);
+        self.reward_rejected.push(number("reward_b")?);
+        Ok(())
     }
 }
 

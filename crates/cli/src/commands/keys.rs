@@ -68,9 +68,9 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let place = match command {
-            Command::Create(Create { place, .. }) | Command::List(place) | Command::Revoke(Revoke { place, .. }) => {
-                place
-            }
+            Command::Create(Create { place, .. })
+            | Command::List(place)
+            | Command::Revoke(Revoke { place, .. }) => place,
         };
         let overrides = Overrides::default().with_database(place.database_url.clone());
         let config = config::load(place.config.as_deref(), &overrides)?;

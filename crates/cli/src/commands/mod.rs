@@ -4,7 +4,10 @@ pub mod backbone;
 pub mod demo;
 pub mod embed;
 pub mod eval;
+pub mod keys;
+pub mod migrate;
 pub mod openapi;
+pub mod rebuild;
 pub mod serve;
 pub mod train;
 

@@ -46,7 +46,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             .with_context(|| format!("the models folder {}", config.models.path.display()))?;
         let people = People::new(Arc::clone(&open.storage()), backbone.clone(), config.users.options());
         let mut progress = Progress::start("states", 0);
-        let rebuilt = people.rebuild(&registry.registered(), &mut |done| progress.set(done, done, "people")).await?;
+        let rebuilt =
+            people.rebuild(&registry.registered(), &mut |done| progress.set(done, done, "people")).await?;
         progress.finish(&format!(
             "{} states; of {} no model can use the examples",
             rebuilt.states, rebuilt.unusable

@@ -3,21 +3,21 @@
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use polyreward_http::{AppState, Drained, Limits, PrometheusHandle, ServeOptions, install_metrics};
-use polyreward_service::{ModelRegistry, People, PeopleFile};
+use polyreward_http::{AppState, Drained, Limits, Parts, PrometheusHandle, ServeOptions, install_metrics};
+use polyreward_service::{Access, AccessOptions, ModelRegistry, People, SystemClock};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     commands::{open_backbone, stop_signal},
     config::{self, Config, Overrides, PathOverride, ServerOverrides, UsageError},
-    dataset,
+    database::{self, Open},
 };
 
 /// Answer HTTP requests for rewards
@@ -35,9 +35,9 @@ pub struct Arguments {
     /// Backbone folder
     #[arg(long, value_name = "DIR")]
     backbone: Option<PathBuf>,
-    /// JSONL file of people's comparisons, from which their rewards are learned
-    #[arg(long, value_name = "FILE")]
-    users: Option<PathBuf>,
+    /// The database of people and keys, as sqlite:PATH or postgres://...
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
     /// Listen beyond loopback though anybody may then ask
     #[arg(long)]
     insecure_no_auth: bool,
@@ -55,11 +55,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         },
         backbone: PathOverride { path: arguments.backbone },
         models: PathOverride { path: arguments.models },
-        users: PathOverride { path: arguments.users },
-    };
+        ..Overrides::default()
+    }
+    .with_database(arguments.database_url);
     let config = config::load(arguments.config.as_deref(), &overrides)?;
     if arguments.print_config {
-        print!("{}", toml::to_string_pretty(&config)?);
+        print!("{}", config.to_redacted_toml()?);
         return Ok(());
     }
     let address = listen_address(&config)?;
@@ -77,10 +78,12 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     // The port before the models: a busy one should not cost a start-up.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let stop = stop_signal()?;
-    let file = read_people(config.users.path.as_deref())?;
+    let open = Open::of(&config.database).await?;
+    let storage = open.storage();
+    let access = Access::new(Arc::clone(&storage), AccessOptions::default());
+    check_is_guarded(config, address, access.is_open().await?)?;
     let backbone = open_backbone(config)?;
-    let known = file.len();
-    let people = Arc::new(People::new(Arc::new(file), backbone.clone(), config.users.options()));
+    let people = Arc::new(People::new(Arc::clone(&storage), backbone.clone(), config.users.options()));
     let registry = Arc::new(
         ModelRegistry::open(&config.models.path, backbone.info().clone())
             .with_context(|| format!("the models folder {}", config.models.path.display()))?,
@@ -88,14 +91,13 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     if registry.registered().models().next().is_none() {
         tracing::warn!("no model is loaded; /ready says so until POST /models/reload finds one");
     }
-    if known > 0 {
-        // The server answers meanwhile: whoever is asked for before their turn is learned at once.
-        tokio::spawn(learn_ahead(Arc::clone(&people), Arc::clone(&registry), known));
-    }
+    let keep_audit = Duration::from_secs(u64::from(config.database.audit_days) * 24 * 3600);
+    tokio::spawn(database::expire(storage, keep_audit));
     let limits = Limits {
         max_batch: config.server.max_batch,
         max_users: config.server.max_users,
         max_rewards: config.server.max_rewards,
+        max_examples: config.users.max_examples,
         max_body_bytes: config.server.max_body_bytes,
         max_in_flight: config.server.max_in_flight,
         ..Limits::default()
@@ -103,7 +105,9 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     let grace = Duration::from_secs(config.server.grace_seconds);
     let drain = Duration::from_secs(config.server.drain_seconds);
     let options = ServeOptions { grace, drain: drain.saturating_sub(grace), ..ServeOptions::default() };
-    let state = AppState::new(registry, backbone.clone(), people, limits, metrics);
+    let clock = Arc::new(SystemClock);
+    let state =
+        AppState::new(Parts { registry, backbone: backbone.clone(), people, access, clock, limits, metrics });
     announce(&listener)?;
     let stopped_at = OnceLock::new();
     let stop = async {
@@ -112,6 +116,11 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     };
     let drained = polyreward_http::serve(listener, state, options, stop).await;
     backbone.shutdown();
+    // What is under way in the database has the rest of the drain to end.
+    let rest = drain.saturating_sub(stopped_at.get().map_or(drain, Instant::elapsed));
+    if tokio::time::timeout(rest, open.close()).await.is_err() {
+        tracing::warn!("connections to the database were cut off at the end of the drain");
+    }
     if let Drained::CutOff { connections } = drained {
         // Their time was up; that is an ordinary end of a server.
         tracing::warn!(connections, "{connections} connections were cut off at the end of the drain");
@@ -119,37 +128,23 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     Ok(drain.saturating_sub(stopped_at.get().map_or(drain, Instant::elapsed)))
 }
 
-/// Everybody in the file, or nobody.
-fn read_people(path: Option<&Path>) -> anyhow::Result<PeopleFile> {
-    let Some(path) = path else { return Ok(PeopleFile::default()) };
-    let records = dataset::read(std::slice::from_ref(&path.to_owned()))?.records;
-    PeopleFile::of(records).with_context(|| format!("users.path: {}", path.display()))
-}
-
-/// Derives the people's states before they are asked for, as many as are kept.
-async fn learn_ahead(people: Arc<People>, registry: Arc<ModelRegistry>, known: usize) {
-    match people.warm(&registry.registered()).await {
-        Ok(states) => tracing::info!(people = known, states, "learned from the people's examples"),
-        Err(error) => {
-            tracing::warn!(error = %error, "not everybody's examples were learned ahead of requests");
-        }
-    }
-}
-
-/// The address to listen on; refused where everybody on a network could ask and no key is configured.
-fn listen_address(config: &Config) -> anyhow::Result<SocketAddr> {
-    let text = &config.server.bind;
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| UsageError(format!("server.bind: {text:?} is not an address like 127.0.0.1:8080")))?;
-    if !address.ip().is_loopback() && !config.server.insecure_no_auth {
+/// Refuses to listen where everybody on a network could ask without a key.
+fn check_is_guarded(config: &Config, address: SocketAddr, open: bool) -> anyhow::Result<()> {
+    if open && !address.ip().is_loopback() && !config.server.insecure_no_auth {
         let detail = format!(
             "server.bind: {address} is not loopback and no keys are configured, so anybody could ask; \
-             --insecure-no-auth allows it"
+             `polyreward keys create` makes one, --insecure-no-auth does without"
         );
         return Err(UsageError(detail).into());
     }
-    Ok(address)
+    Ok(())
+}
+
+/// The address to listen on.
+fn listen_address(config: &Config) -> Result<SocketAddr, UsageError> {
+    let text = &config.server.bind;
+    text.parse()
+        .map_err(|_| UsageError(format!("server.bind: {text:?} is not an address like 127.0.0.1:8080")))
 }
 
 /// For whoever started the server to read: a port of 0 is known only now.

@@ -1,0 +1,46 @@
+//! How a server uses its database.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+
+/// What is bounded, and by how much.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Connections at once, at most; another caller waits.
+    pub max_connections: u32,
+    /// How long a caller waits for a connection.
+    pub acquire_timeout: Duration,
+    /// How long one statement may run.
+    pub statement_timeout: Duration,
+    /// How long a statement may wait for another writer.
+    pub lock_timeout: Duration,
+    /// How long a transaction may do nothing before the server ends it: its process may be gone.
+    pub idle_in_transaction_timeout: Duration,
+    /// What the connections are called in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(15),
+            lock_timeout: Duration::from_secs(5),
+            idle_in_transaction_timeout: Duration::from_secs(30),
+            application_name: "polyreward".to_owned(),
+        }
+    }
+}
+
+impl PostgresOptions {
+    /// Options of a connection, as part of its start: no statement of its own.
+    pub(crate) fn bounded(&self, connection: PgConnectOptions) -> PgConnectOptions {
+        connection.options([
+            ("statement_timeout", self.statement_timeout.as_millis()),
+            ("lock_timeout", self.lock_timeout.as_millis()),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis()),
+        ])
+    }
+}

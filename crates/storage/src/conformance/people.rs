@@ -2,7 +2,7 @@
 
 use polyreward_domain::{Attributes, StateVersion, TenantId, UserId};
 
-use super::fixtures::{at, attributes, begin, come, held, held_in, seen, stored, user, users};
+use super::fixtures::{Held, Seen, at, attributes, begin, come, held, held_in, seen, stored, user, users};
 use crate::{GroupCount, MAX_FOUND, PersonSummary, Storage, UserRecord};
 
 fn ids(people: &[PersonSummary]) -> Vec<&str> {
@@ -60,11 +60,11 @@ pub async fn nobody_is_held_where_there_is_nobody(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;
     assert_eq!(writing.hold_user(&user("ada")).await.unwrap(), None);
-    assert_eq!(held_in(&mut *writing, &user("ada")).await, Default::default());
+    assert_eq!(held_in(&mut *writing, &user("ada")).await, Held::default());
     assert!(!writing.erase_user(&user("ada")).await.unwrap());
     assert_eq!(writing.remove_states(&user("ada")).await.unwrap(), 0);
     writing.commit().await.unwrap();
-    assert_eq!(seen(storage, &tenant, &user("ada")).await, Default::default());
+    assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
 }
 
 /// See the name.
@@ -230,11 +230,11 @@ pub async fn an_erased_person_leaves_nothing_and_comes_back_as_a_stranger(storag
     come(storage, &tenant, &[("nobody-else", &[])]).await;
     let mut writing = begin(storage, &tenant).await;
     assert!(writing.erase_user(&user("ada")).await.unwrap());
-    assert_eq!(held_in(&mut *writing, &user("ada")).await, Default::default());
+    assert_eq!(held_in(&mut *writing, &user("ada")).await, Held::default());
     assert!(!writing.erase_user(&user("ada")).await.unwrap());
     writing.commit().await.unwrap();
-    assert_eq!(seen(storage, &tenant, &user("ada")).await, Default::default());
-    assert_eq!(held(storage, &tenant, &user("ada")).await, Default::default());
+    assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
+    assert_eq!(held(storage, &tenant, &user("ada")).await, Held::default());
     assert!(storage.user(&tenant, &user("nobody-else")).await.unwrap().is_some());
 
     // Everything can be written again under the same names.

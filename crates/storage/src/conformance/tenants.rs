@@ -3,8 +3,8 @@
 use polyreward_domain::{Attributes, StateVersion};
 
 use super::fixtures::{
-    BACKBONE, MODEL, answer, at, attributes, begin, embeddings, example, example_id, held, held_in, model,
-    seen, state, stored, two_tenants, user,
+    BACKBONE, Held, MODEL, Seen, answer, at, attributes, begin, embeddings, example, example_id, held,
+    held_in, model, seen, state, stored, two_tenants, user,
 };
 use crate::Storage;
 
@@ -13,10 +13,10 @@ pub async fn tenants_see_nothing_of_each_other(storage: &dyn Storage) {
     let [left, right] = two_tenants(storage).await;
     let ada = user("ada");
     stored(storage, &left, &ada).await;
-    assert_ne!(seen(storage, &left, &ada).await, Default::default());
-    assert_ne!(held(storage, &left, &ada).await, Default::default());
-    assert_eq!(seen(storage, &right, &ada).await, Default::default());
-    assert_eq!(held(storage, &right, &ada).await, Default::default());
+    assert_ne!(seen(storage, &left, &ada).await, Seen::default());
+    assert_ne!(held(storage, &left, &ada).await, Held::default());
+    assert_eq!(seen(storage, &right, &ada).await, Seen::default());
+    assert_eq!(held(storage, &right, &ada).await, Held::default());
 
     // The same names are free there, for requests too.
     stored(storage, &right, &ada).await;
@@ -50,7 +50,7 @@ pub async fn no_write_reaches_another_tenant(storage: &dyn Storage) {
     let mut writing = begin(storage, &right).await;
     assert!(writing.erase_user(&ada).await.unwrap());
     assert!(!writing.erase_user(&ada).await.unwrap());
-    assert_eq!(held_in(&mut *writing, &ada).await, Default::default());
+    assert_eq!(held_in(&mut *writing, &ada).await, Held::default());
     writing.commit().await.unwrap();
     assert_eq!((seen(storage, &left, &ada).await, held(storage, &left, &ada).await), before);
 }

@@ -6,7 +6,7 @@ use futures::{
 };
 use polyreward_domain::{Attributes, StateVersion, TenantId, UserId};
 
-use super::fixtures::{answer, at, begin, come, held, seen, stored, user, write_all};
+use super::fixtures::{Held, Seen, answer, at, begin, come, held, seen, stored, user, write_all};
 use crate::{Storage, StorageError};
 
 /// See the name.
@@ -28,16 +28,16 @@ pub async fn nothing_is_seen_before_its_commit(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;
     write_all(&mut *writing, &user("ada")).await;
-    assert_eq!(seen(storage, &tenant, &user("ada")).await, Default::default());
+    assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
     writing.commit().await.unwrap();
     let before = seen(storage, &tenant, &user("ada")).await;
-    assert_ne!(before, Default::default());
+    assert_ne!(before, Seen::default());
 
     let mut writing = begin(storage, &tenant).await;
     assert!(writing.erase_user(&user("ada")).await.unwrap());
     assert_eq!(seen(storage, &tenant, &user("ada")).await, before);
     writing.commit().await.unwrap();
-    assert_eq!(seen(storage, &tenant, &user("ada")).await, Default::default());
+    assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
 }
 
 /// See the name.
@@ -46,8 +46,8 @@ pub async fn a_dropped_transaction_leaves_no_trace(storage: &dyn Storage) {
     let mut writing = begin(storage, &tenant).await;
     write_all(&mut *writing, &user("ada")).await;
     drop(writing);
-    assert_eq!(seen(storage, &tenant, &user("ada")).await, Default::default());
-    assert_eq!(held(storage, &tenant, &user("ada")).await, Default::default());
+    assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
+    assert_eq!(held(storage, &tenant, &user("ada")).await, Held::default());
 
     stored(storage, &tenant, &user("ada")).await;
     let before = (seen(storage, &tenant, &user("ada")).await, held(storage, &tenant, &user("ada")).await);
@@ -75,8 +75,8 @@ pub async fn a_failed_transaction_leaves_no_trace(storage: &dyn Storage) {
     let refused = writing.keep_idempotency(&user("ada"), &answer("taken", 1)).await;
     assert!(matches!(refused, Err(StorageError::Exists(_))), "{refused:?}");
     drop(writing);
-    assert_eq!(seen(storage, &tenant, &user("ada")).await, Default::default());
-    assert_eq!(held(storage, &tenant, &user("ada")).await, Default::default());
+    assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
+    assert_eq!(held(storage, &tenant, &user("ada")).await, Held::default());
     stored(storage, &tenant, &user("ada")).await;
 }
 

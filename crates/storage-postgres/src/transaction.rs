@@ -467,11 +467,9 @@ impl Transaction for PostgresTransaction {
 
     #[tracing::instrument(name = "db.user.erase", skip_all)]
     async fn erase_user(&mut self, user_id: &UserId) -> Result<bool, StorageError> {
-        // What refers to the person goes with them.
+        // All that is theirs refers to them and goes with them.
         let done = sqlx::query!(
-            "WITH answers AS (
-                    DELETE FROM idempotency_keys WHERE tenant_id = $1 AND user_id = $2)
-             DELETE FROM users WHERE tenant_id = $1 AND user_id = $2",
+            "DELETE FROM users WHERE tenant_id = $1 AND user_id = $2",
             self.tenant.as_str(),
             user_id.as_str(),
         );

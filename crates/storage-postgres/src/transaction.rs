@@ -445,8 +445,10 @@ impl Transaction for PostgresTransaction {
             now,
         );
         let done = done.execute(&mut *self.transaction).await;
-        self.checked(done)?;
-        Ok(())
+        match self.checked(done)?.rows_affected() {
+            1 => Ok(()),
+            _ => self.checked(Err(StorageError::Backend("nobody is there to be saved".into()))),
+        }
     }
 
     #[tracing::instrument(name = "db.example.erase", skip_all)]

@@ -1,0 +1,81 @@
+//! What is kept of people, in one SQLite file.
+//!
+//! Writers follow one another: one connection writes, and a transaction has it from its beginning (`BEGIN IMMEDIATE`), so
+//! that holding a person's row is holding the file. Readers are others, see the last commit, and wait for nobody. Rows
+//! that are erased are overwritten with zeros, and leave the write-ahead log too.
+
+mod audit;
+mod columns;
+mod error;
+mod keys;
+mod open;
+mod people;
+mod reads;
+mod sweeper;
+mod transaction;
+
+pub use open::{OpenError, SqliteOptions};
+
+use async_trait::async_trait;
+use polyreward_domain::TenantId;
+use polyreward_storage::{Storage, StorageError, Transaction};
+use sqlx::{Sqlite, SqlitePool};
+use time::OffsetDateTime;
+
+use crate::{columns::micros, error::storage_error, sweeper::Sweeper, transaction::SqliteTransaction};
+
+/// A database in a file; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct SqliteStorage {
+    readers: SqlitePool,
+    writer: SqlitePool,
+    sweeper: Sweeper,
+}
+
+impl SqliteStorage {
+    async fn write(&self) -> Result<sqlx::Transaction<'static, Sqlite>, StorageError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(storage_error)
+    }
+}
+
+#[async_trait]
+impl Storage for SqliteStorage {
+    #[tracing::instrument(name = "db.begin", skip_all)]
+    async fn begin(&self, tenant: &TenantId) -> Result<Box<dyn Transaction>, StorageError> {
+        let transaction = self.write().await?;
+        Ok(Box::new(SqliteTransaction::new(transaction, tenant.clone(), self.sweeper.clone())))
+    }
+
+    #[tracing::instrument(name = "db.ping", skip_all)]
+    async fn ping(&self) -> Result<(), StorageError> {
+        let mut transaction = self.write().await?;
+        // A write that changes nothing: a file that has become read-only refuses it.
+        sqlx::query!("UPDATE tenants SET created_at = created_at WHERE tenant_id = 'default'")
+            .execute(&mut *transaction)
+            .await
+            .map_err(storage_error)?;
+        transaction.rollback().await.map_err(storage_error)
+    }
+
+    #[tracing::instrument(name = "db.expire", skip_all)]
+    async fn expire(
+        &self,
+        idempotency_before: OffsetDateTime,
+        audit_before: OffsetDateTime,
+    ) -> Result<u64, StorageError> {
+        let (idempotency_before, audit_before) = (micros(idempotency_before), micros(audit_before));
+        let mut transaction = self.write().await?;
+        self.sweeper.owe();
+        let answers = sqlx::query!("DELETE FROM idempotency_keys WHERE created_at < ?", idempotency_before)
+            .execute(&mut *transaction)
+            .await
+            .map_err(storage_error)?;
+        let lines = sqlx::query!("DELETE FROM audit_log WHERE at < ?", audit_before)
+            .execute(&mut *transaction)
+            .await
+            .map_err(storage_error)?;
+        transaction.commit().await.map_err(storage_error)?;
+        self.sweeper.sweep_after(true).await;
+        Ok(answers.rows_affected() + lines.rows_affected())
+    }
+}

@@ -36,24 +36,17 @@ async fn a_database_that_a_newer_release_has_migrated_is_used() {
 }
 
 #[tokio::test]
-async fn every_connection_is_bounded_by_the_server() {
+async fn the_server_ends_a_transaction_that_does_nothing() {
     let database = TestDatabase::create().await;
     let options = PostgresOptions {
-        statement_timeout: Duration::from_millis(1234),
-        lock_timeout: Duration::from_millis(567),
-        idle_in_transaction_timeout: Duration::from_secs(8),
-        application_name: "bounded".to_owned(),
+        idle_in_transaction_timeout: Duration::from_millis(100),
         ..PostgresOptions::default()
     };
     let storage = PostgresStorage::connect(&database.url(), &options).await.unwrap();
-    let _transaction = storage.begin(&"default".parse().unwrap()).await.unwrap();
-    let connections: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bounded'",
-    )
-    .fetch_one(&mut database.connection().await)
-    .await
-    .unwrap();
-    assert_eq!(connections, 1);
+    let mut transaction = storage.begin(&"default".parse().unwrap()).await.unwrap();
+    database.left_alone().await;
+    let error = transaction.hold_user(&"ada".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable(_)), "{error:?}");
 }
 
 #[tokio::test]

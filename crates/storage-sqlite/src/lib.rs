@@ -79,3 +79,20 @@ impl Storage for SqliteStorage {
         Ok(answers.rows_affected() + lines.rows_affected())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_undid_by_itself_does_not_stop_the_next_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage =
+            SqliteStorage::open(folder.path().join("people.db"), &SqliteOptions::default()).await.unwrap();
+        let mut transaction = storage.write().await.unwrap();
+        // As a full disk does it, unseen by the driver.
+        sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+        drop(transaction);
+        storage.ping().await.unwrap();
+    }
+}

@@ -1,1 +1,0 @@
-//! One function for each rule that every backend keeps.

@@ -1,11 +1,12 @@
 #!/bin/sh
 # prepare_sqlx.sh [--check] CRATE [URL]: writes crates/CRATE/.sqlx, what the macros learned of each query from a database.
 #
-# CRATE is storage-sqlite or storage-postgres. SQLite gets an empty file made of its migrations; PostgreSQL needs the URL
-# of a database that has them. With --check nothing is written: it fails where what is committed is out of date.
+# CRATE is storage-sqlite or storage-postgres. Without the URL of a database that has the migrations, SQLite gets an empty
+# file made of them, and PostgreSQL a server of its own (tools/with_postgres.py). With --check nothing is written: it fails where what is committed is out of date.
 set -eu
 cd "$(dirname "$0")/.."
 
+again="$*"
 check=false
 if [ "${1-}" = --check ]; then check=true && shift; fi
 crate=${1?usage: prepare_sqlx.sh [--check] CRATE [URL]}
@@ -17,7 +18,18 @@ trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
 
 url=${2-}
-if [ -z "$url" ]; then
+if [ -z "$url" ] && [ "$crate" = storage-postgres ]; then
+    if [ -z "${POLYREWARD_TEST_POSTGRES_URL-}" ]; then
+        # shellcheck disable=SC2086 # words without spaces
+        "${PYTHON:-python3}" tools/with_postgres.py -- sh tools/prepare_sqlx.sh $again
+        exit
+    fi
+    psql --quiet --command 'CREATE DATABASE migrated' "$POLYREWARD_TEST_POSTGRES_URL"
+    url=${POLYREWARD_TEST_POSTGRES_URL%/*}/migrated
+    for migration in migrations/postgres/*.sql; do
+        psql --quiet --single-transaction --set ON_ERROR_STOP=1 --file "$migration" "$url"
+    done
+elif [ -z "$url" ]; then
     "${PYTHON:-python3}" - "$scratch/empty.db" migrations/sqlite/*.sql <<'PYTHON'
 import pathlib, sqlite3, sys
 

@@ -3,7 +3,8 @@
 
 The server lives in a temporary folder, listens on loopback alone, and is gone with its folder once the command has
 ended, however it or this script ends. The command finds it in POLYREWARD_TEST_POSTGRES_URL, as a role that may make
-databases and is no superuser. It does not wait for the disk: what it holds is not to be kept.
+databases and is no superuser, and PostgreSQL's own commands at the end of its PATH. Nothing waits for the disk: what
+the server holds is not to be kept.
 """
 
 import json
@@ -189,9 +190,10 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def run(command, url):
+def run(command, cluster):
     """The command's exit code; signals that ask this script to end are passed on to it."""
-    child = subprocess.Popen(command, env={**os.environ, VARIABLE: url})
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(cluster.bin)])
+    child = subprocess.Popen(command, env={**os.environ, "PATH": path, VARIABLE: cluster.url})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: child.send_signal(number))
     code = child.wait()
@@ -212,7 +214,7 @@ def main(arguments):
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     try:
-        return run(arguments[1:], cluster.url)
+        return run(arguments[1:], cluster)
     except FileNotFoundError:
         print(f"with_postgres: there is no command {arguments[1]}", file=sys.stderr)
         return 127

@@ -117,17 +117,17 @@ SELECT tenant_id,
   FROM predictions
  GROUP BY tenant_id, user_id, model;
 
--- First answers to requests that may be repeated. One outlives its person where the request was to erase them, so
--- there is no foreign key.
+-- First answers to requests that may be repeated.
 CREATE TABLE idempotency_keys (
-    tenant_id TEXT COLLATE "C" NOT NULL REFERENCES tenants,
+    tenant_id TEXT COLLATE "C" NOT NULL,
     idempotency_key TEXT COLLATE "C" NOT NULL,
     user_id TEXT COLLATE "C" NOT NULL,
     request_hash BYTEA NOT NULL,
     status INTEGER NOT NULL,
     body TEXT COLLATE "C" NOT NULL,
     created_at TIMESTAMPTZ NOT NULL,
-    PRIMARY KEY (tenant_id, idempotency_key)
+    PRIMARY KEY (tenant_id, idempotency_key),
+    FOREIGN KEY (tenant_id, user_id) REFERENCES users ON DELETE CASCADE
 );
 
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (tenant_id, created_at);

@@ -1,6 +1,6 @@
 //! A database for one test, in the server that `tools/with_postgres.py` runs.
 
-use std::{env, str::FromStr, thread};
+use std::{env, str::FromStr, thread, time::Duration};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use uuid::Uuid;
@@ -52,10 +52,24 @@ impl TestDatabase {
     /// Ends every connection to it.
     pub async fn end_connections(&self) {
         self.run_on_server(format!(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
             self.name
         ))
         .await;
+        self.left_alone().await;
+    }
+
+    /// Waits until nobody is connected to it.
+    pub async fn left_alone(&self) {
+        let mut server = self.server.connect().await.expect("the server runs");
+        let connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+        loop {
+            let count = sqlx::query_scalar::<_, i64>(connected).bind(&self.name).fetch_one(&mut server).await;
+            if count.expect("the server runs") == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Runs a statement outside of it.

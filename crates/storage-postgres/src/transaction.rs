@@ -445,8 +445,10 @@ impl Transaction for PostgresTransaction {
             now,
         );
         let done = done.execute(&mut *self.transaction).await;
-        self.checked(done)?;
-        Ok(())
+        match self.checked(done)?.rows_affected() {
+            1 => Ok(()),
+            _ => self.checked(Err(StorageError::Backend("nobody is there to be saved".into()))),
+        }
     }
 
     #[tracing::instrument(name = "db.example.erase", skip_all)]
@@ -467,11 +469,9 @@ impl Transaction for PostgresTransaction {
 
     #[tracing::instrument(name = "db.user.erase", skip_all)]
     async fn erase_user(&mut self, user_id: &UserId) -> Result<bool, StorageError> {
-        // What refers to the person goes with them.
+        // All that is theirs refers to them and goes with them.
         let done = sqlx::query!(
-            "WITH answers AS (
-                    DELETE FROM idempotency_keys WHERE tenant_id = $1 AND user_id = $2)
-             DELETE FROM users WHERE tenant_id = $1 AND user_id = $2",
+            "DELETE FROM users WHERE tenant_id = $1 AND user_id = $2",
             self.tenant.as_str(),
             user_id.as_str(),
         );

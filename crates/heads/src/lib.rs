@@ -33,7 +33,7 @@ pub use calibration::{Calibration, Preference, information_gain, log_sigmoid, si
 pub use card::{
     BackboneCard, CARD_FORMAT, CardError, ModelCard, RewardStatistics, TrainingDataCard, sha256_hex,
 };
-pub use head::{Head, HeadError, Moments, Observation, TextEmbeddings};
+pub use head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings};
 pub use input::{FormInput, TextInput};
 pub use items::{EmbeddedForm, ItemComparison, Items, Person};
 pub use linear::laplace_covariance;

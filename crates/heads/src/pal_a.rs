@@ -8,7 +8,7 @@ use crate::{
     curved::{self, CurvedReward},
     engine::{LinearUsers, Prior, join},
     evidence::check_noise,
-    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len, one_by_one},
     state::UserState,
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
@@ -292,6 +292,15 @@ impl Head for PalA {
         check_len("features", self.feature_len(), a.ncols())?;
         check_len("features", self.feature_len(), b.ncols())?;
         if self.linear { self.users.margins(users, a, b) } else { curved::margins(self, users, a, b) }
+    }
+
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        if self.linear { self.users.pairs(users, a, b) } else { one_by_one(self, users, a, b) }
     }
 
     fn tensors(&self) -> Tensors {

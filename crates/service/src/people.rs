@@ -168,12 +168,16 @@ impl People {
                 resolved.push(Some(Ok(Resolved { person, state: None })));
                 continue;
             };
-            let key = StateKey { model, user_id: Arc::clone(&person.user_id), version: person.version };
-            let known = states.get(&key).cloned();
+            // The id goes into the key and out again: ten thousand counts of references are left alone.
+            let Person { user_id, version, examples } = person;
+            let key = StateKey { model, user_id, version };
+            let known =
+                states.get(&key).map(|kept| kept.as_ref().map(Derived::state).map_err(Unusable::clone));
             if known.is_none() {
-                missing.push((at, key));
+                missing.push((at, key.clone()));
             }
-            resolved.push(known.map(|known| known.map(Derived::into_resolved)));
+            let person = Person { user_id: key.user_id, version, examples };
+            resolved.push(known.map(|state| state.map(|state| Resolved { person, state })));
         }
         (resolved, missing)
     }

@@ -75,6 +75,10 @@ pub(super) struct Derived {
 }
 
 impl Derived {
+    pub fn state(&self) -> Option<Arc<UserState>> {
+        self.state.clone()
+    }
+
     pub fn into_resolved(self) -> Resolved {
         Resolved { person: self.person, state: self.state }
     }
@@ -181,9 +185,8 @@ impl Derivation {
         ::metrics::counter!(metrics::STATES_TOTAL, "outcome" => label).increment(1);
         ::metrics::histogram!(metrics::STATE_SECONDS).record(started.elapsed());
         if let Ok((version, kept)) = &outcome {
-            let size = |state: &Arc<UserState>| 4 * (state.mean().len() + state.covariance().len());
             let state = kept.as_ref().ok().and_then(|derived| derived.state.as_ref());
-            let bytes = (ENTRY_BYTES + state.map_or(0, size)) as u64;
+            let bytes = (ENTRY_BYTES + state.map_or(0, |state| state.bytes())) as u64;
             self.states.insert(StateKey { version: *version, ..key.clone() }, kept.clone(), bytes);
         }
         drop(left);

@@ -75,6 +75,7 @@ impl Vpl {
         if latent.iter().chain(&output).any(|w| !w.is_finite()) {
             return Err(HeadError::NotFinite("a weight"));
         }
+        let latent = latent.as_standard_layout().into_owned();
         let population = UserState::independent(&Array1::zeros(size), &Array1::ones(size), 0)?;
         Ok(Self { trunk, encoder, text, latent, output, population })
     }
@@ -143,9 +144,10 @@ impl Vpl {
     /// not does the person's half matter.
     fn pull_back(&self, slopes: &[f32], by_latent: &mut [f32]) {
         by_latent.fill(0.0);
-        for (slope, row) in slopes.iter().zip(self.latent.rows()) {
+        let weights = self.latent.as_slice().expect("the latent's weights are in standard layout");
+        for (slope, row) in slopes.iter().zip(weights.chunks_exact(by_latent.len().max(1))) {
             if *slope != 0.0 {
-                for (sum, weight) in by_latent.iter_mut().zip(contiguous(row)) {
+                for (sum, weight) in by_latent.iter_mut().zip(row) {
                     *sum += slope * weight;
                 }
             }

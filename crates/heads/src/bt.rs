@@ -48,7 +48,7 @@ impl BradleyTerry {
         let covariance = weights_covariance.unwrap_or_else(|| Array2::zeros((size, size)));
         // A posterior like any other: square, finite, no variance negative.
         let posterior = UserState::new(trunk.population.weight.row(0).to_owned(), covariance, 0)?;
-        let covariance = posterior.covariance().clone();
+        let covariance = posterior.covariance();
         let population = UserState::new(Array1::zeros(0), Array2::zeros((0, 0)), 0)?;
         Ok(Self { trunk, covariance, population })
     }

@@ -1,18 +1,18 @@
 //! One engine for every head whose reward is linear in the person: features `[z (K), q]`, reward `w . z + q`.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
 
 use crate::{
     evidence::{Vote, canonical, check_noise, labels, negate, votes},
-    head::{HeadError, Moments, Observation, check_len},
+    head::{HeadError, Moments, Observation, PairMoments, check_len},
     posterior::{Linear, Posterior, check_alpha, gaussian_newton, simplex_newton},
-    state::UserState,
+    state::{Spread, UserState, pairs},
 };
 
 /// Rows whose products of features are held at once.
 const CHUNK: usize = 1024;
 
-/// Texts up to which every person's covariance is read as it is, rather than packed for one product.
+/// Texts up to which every person's state is read where it lies, rather than gathered for one product.
 const FEW_ROWS: usize = 8;
 
 /// Where a person's weights come from before any example.
@@ -95,11 +95,7 @@ impl LinearUsers {
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
-        let mut features = features.to_owned();
-        if matches!(self.prior, Prior::Simplex(_)) {
-            centre(&mut features);
-        }
-        affine_means(users, features.view())
+        affine_means(users, self.centred(features.to_owned()).view())
     }
 
     pub(crate) fn margins(
@@ -114,11 +110,49 @@ impl LinearUsers {
         self.moments(users, &a - &b)
     }
 
-    fn moments(&self, users: &[&UserState], mut features: Array2<f32>) -> Result<Moments, HeadError> {
+    pub(crate) fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        if a.nrows() > FEW_ROWS {
+            let (reward_a, reward_b) = (self.mean_rewards(users, a)?, self.mean_rewards(users, b)?);
+            return Ok(PairMoments { reward_a, reward_b, margin: self.margins(users, a, b)? });
+        }
+        check_len("features", self.feature_len(), a.ncols())?;
+        check_len("features", self.feature_len(), b.ncols())?;
+        check_len("the second responses", a.nrows(), b.nrows())?;
+        let few = |features: Array2<f32>| FewText::all(self.centred(features).view());
+        let (of_a, of_b, between) = (few(a.to_owned()), few(b.to_owned()), few(&a - &b));
+        let zeros = || Array2::zeros((users.len(), a.nrows()));
+        let mut pairs = PairMoments {
+            reward_a: zeros(),
+            reward_b: zeros(),
+            margin: Moments { mean: zeros(), variance: zeros() },
+        };
+        for (u, user) in users.iter().enumerate() {
+            check_len("a user state", self.prior.len(), user.size())?;
+            for n in 0..a.nrows() {
+                pairs.reward_a[[u, n]] = of_a[n].mean(user);
+                pairs.reward_b[[u, n]] = of_b[n].mean(user);
+                pairs.margin.mean[[u, n]] = between[n].mean(user);
+                pairs.margin.variance[[u, n]] = between[n].variance(user);
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn moments(&self, users: &[&UserState], features: Array2<f32>) -> Result<Moments, HeadError> {
+        affine_moments(users, self.centred(features).view())
+    }
+
+    /// Features as they meet the weights.
+    fn centred(&self, mut features: Array2<f32>) -> Array2<f32> {
         if matches!(self.prior, Prior::Simplex(_)) {
             centre(&mut features);
         }
-        affine_moments(users, features.view())
+        features
     }
 }
 
@@ -153,51 +187,95 @@ pub(crate) fn state(posterior: &Posterior, examples: usize) -> Result<UserState,
     UserState::new(posterior.mean.mapv(narrow), posterior.covariance.mapv(narrow), examples)
 }
 
-/// Mean `[w, 1] . x` and variance `zᵀ Σ z` of every row `x = [z, q]` under every user's `N(w, Σ)`; both `[U, N]`,
-/// the means in one product of matrices.
+/// Mean `[w, 1] . x` and variance `zᵀ Σ z` of every row `x = [z, q]` under every user's `N(w, Σ)`; both `[U, N]`.
 pub(crate) fn affine_moments(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
-    let mean = affine_means(users, x)?;
-    let variance = if x.nrows() <= FEW_ROWS { each_spread(users, x) } else { all_spreads(users, x) };
+    if x.nrows() > FEW_ROWS {
+        return Ok(Moments { mean: affine_means(users, x)?, variance: all_spreads(users, x)? });
+    }
+    let texts = FewText::all(x);
+    let shape = (users.len(), x.nrows());
+    let (mut mean, mut variance) = (Array2::zeros(shape), Array2::zeros(shape));
+    for ((user, mut mean), mut variance) in users.iter().zip(mean.rows_mut()).zip(variance.rows_mut()) {
+        check_len("a user state", x.ncols() - 1, user.size())?;
+        for ((text, mean), variance) in texts.iter().zip(&mut mean).zip(&mut variance) {
+            (*mean, *variance) = (text.mean(user), text.variance(user));
+        }
+    }
     Ok(Moments { mean, variance })
 }
 
 /// The means of [`affine_moments`].
 fn affine_means(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
     let size = x.ncols() - 1;
+    for user in users {
+        check_len("a user state", size, user.size())?;
+    }
+    if x.nrows() <= FEW_ROWS {
+        let texts = FewText::all(x);
+        return Ok(Array2::from_shape_fn((users.len(), x.nrows()), |(u, n)| texts[n].mean(users[u])));
+    }
     let mut weights = Array2::ones((users.len(), size + 1));
     for (user, mut weights) in users.iter().zip(weights.rows_mut()) {
-        check_len("a user state", size, user.mean().len())?;
         weights.slice_mut(s![..size]).assign(&user.mean());
     }
     Ok(weights.dot(&x.t()))
 }
 
-/// Variances for many users and few texts: every covariance is read once, where it lies.
-fn each_spread(users: &[&UserState], x: ArrayView2<'_, f32>) -> Array2<f32> {
-    let size = x.ncols() - 1;
-    let texts: Vec<Vec<f32>> = x.rows().into_iter().map(|row| row.slice(s![..size]).to_vec()).collect();
-    let mut variance = Array2::zeros((users.len(), x.nrows()));
-    for (user, mut variance) in users.iter().zip(variance.rows_mut()) {
-        let covariance = user.covariance();
-        let rows = covariance.as_slice().expect("a state's covariance is in standard layout");
-        for (z, v) in texts.iter().zip(&mut variance) {
-            let quadratic: f32 =
-                rows.chunks_exact(size.max(1)).zip(z).map(|(row, z_i)| z_i * dot(row, z)).sum();
-            *v = quadratic.max(0.0);
-        }
+/// One of few texts before many users: each state is read once, where it lies.
+struct FewText {
+    z: Vec<f32>,
+    q: f32,
+    squares: Vec<f32>,
+    /// What a triangle is multiplied by.
+    products: Vec<f32>,
+}
+
+impl FewText {
+    fn all(x: ArrayView2<'_, f32>) -> Vec<Self> {
+        x.rows().into_iter().map(Self::of).collect()
     }
-    variance
+
+    fn of(x: ArrayView1<'_, f32>) -> Self {
+        let size = x.len() - 1;
+        let z = x.slice(s![..size]);
+        let mut products = vec![0.0; size * (size + 1) / 2];
+        write_products(z, &mut products);
+        Self { z: z.to_vec(), q: x[size], squares: z.mapv(|z| z * z).to_vec(), products }
+    }
+
+    fn mean(&self, user: &UserState) -> f32 {
+        dot(user.mean_slice(), &self.z) + self.q
+    }
+
+    fn variance(&self, user: &UserState) -> f32 {
+        let variance = match user.spread() {
+            Spread::Diagonal(variances) => dot(variances, &self.squares),
+            Spread::Triangle(triangle) => dot(triangle, &self.products),
+        };
+        variance.max(0.0)
+    }
+}
+
+/// What a covariance's lower triangle is multiplied by to be `zᵀ Σ z`.
+fn write_products(z: ArrayView1<'_, f32>, products: &mut [f32]) {
+    for ((i, j), product) in pairs(z.len()).zip(products) {
+        *product = if i == j { z[i] * z[i] } else { 2.0 * z[i] * z[j] };
+    }
 }
 
 /// Variances for many texts: covariances and texts' products as rows, one product of matrices.
-fn all_spreads(users: &[&UserState], x: ArrayView2<'_, f32>) -> Array2<f32> {
+fn all_spreads(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
     let size = x.ncols() - 1;
     let mut spreads = Array2::zeros((users.len(), size * (size + 1) / 2));
     for (user, mut spread) in users.iter().zip(spreads.rows_mut()) {
-        let covariance = user.covariance();
-        let pairs = (0..size).flat_map(|i| (0..=i).map(move |j| (i, j)));
-        for ((i, j), packed) in pairs.zip(&mut spread) {
-            *packed = if i == j { covariance[[i, i]] } else { covariance[[i, j]] + covariance[[j, i]] };
+        check_len("a user state", size, user.size())?;
+        match user.spread() {
+            Spread::Triangle(triangle) => spread.assign(&ArrayView1::from(triangle)),
+            Spread::Diagonal(variances) => {
+                for (i, variance) in variances.iter().enumerate() {
+                    spread[i * (i + 3) / 2] = *variance;
+                }
+            }
         }
     }
     let mut variance = Array2::zeros((users.len(), x.nrows()));
@@ -206,19 +284,17 @@ fn all_spreads(users: &[&UserState], x: ArrayView2<'_, f32>) -> Array2<f32> {
     {
         let mut products = Array2::zeros((chunk.nrows(), spreads.ncols()));
         for (row, mut products) in chunk.rows().into_iter().zip(products.rows_mut()) {
-            let pairs = (0..size).flat_map(|i| (0..=i).map(move |j| (i, j)));
-            for ((i, j), product) in pairs.zip(&mut products) {
-                *product = row[i] * row[j];
-            }
+            let products = products.as_slice_mut().expect("rows of a new matrix are contiguous");
+            write_products(row.slice(s![..size]), products);
         }
         variance.assign(&spreads.dot(&products.t()).mapv_into(|v| v.max(0.0)));
     }
-    variance
+    Ok(variance)
 }
 
-/// A product in eight sums side by side, which become vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 8;
+/// A product in sixteen sums side by side, which become vector instructions that do not wait for one another.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
     let (chunks_a, chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest: f32 = chunks_a.remainder().iter().zip(chunks_b.remainder()).map(|(a, b)| a * b).sum();
@@ -245,12 +321,25 @@ mod tests {
         // Eleven weights, so that a row of a covariance does not fill whole lanes; tolerance 1e-5 relative.
         let size = 11;
         let root = Array2::from_shape_fn((size, size), |(i, j)| ((i * 7 + j * 3) as f32).sin());
-        let user = UserState::new(Array1::zeros(size), root.dot(&root.t()), 1).unwrap();
-        let x = Array2::from_shape_fn((5, size + 1), |(i, j)| ((i * 5 + j) as f32 * 0.7).cos());
-        let (each, all) = (each_spread(&[&user, &user], x.view()), all_spreads(&[&user, &user], x.view()));
-        for (each, all) in each.iter().zip(&all) {
-            assert!((each - all).abs() <= 1e-5 * all.abs(), "{each} {all}");
-        }
-        assert_eq!(each, each_spread(&[&user, &user], x.mapv(|x| -x).view()));
+        let user = UserState::new(Array1::linspace(-1.0, 1.0, size), root.dot(&root.t()), 1).unwrap();
+        let variances = Array1::linspace(0.5, 2.0, size);
+        let diagonal = UserState::independent(&Array1::zeros(size), &variances, 1).unwrap();
+        let full = UserState::new(Array1::zeros(size), Array2::from_diag(&variances), 1).unwrap();
+        let users = [&user, &diagonal, &full];
+        let x = Array2::from_shape_fn((FEW_ROWS + 1, size + 1), |(i, j)| ((i * 5 + j) as f32 * 0.7).cos());
+        let all = affine_moments(&users, x.view()).unwrap();
+        let few = affine_moments(&users, x.slice(s![..FEW_ROWS, ..])).unwrap();
+        let close = |few: &f32, all: &f32| (few - all).abs() <= 1e-5 * (1.0 + all.abs());
+        assert!(few.mean.iter().zip(all.mean.slice(s![.., ..FEW_ROWS])).all(|(few, all)| close(few, all)));
+        assert!(
+            few.variance.iter().zip(all.variance.slice(s![.., ..FEW_ROWS])).all(|(few, all)| close(few, all))
+        );
+        // Written out, and whether it is known to be diagonal or not.
+        let z: ArrayView1<'_, f32> = x.slice(s![0, ..size]);
+        let along: Array1<f32> = user.covariance().dot(&z);
+        assert!(close(&few.variance[[0, 0]], &z.dot(&along)));
+        assert!(few.variance.row(1).iter().zip(few.variance.row(2)).all(|(a, b)| close(a, b)));
+        let turned = affine_moments(&users, x.slice(s![..FEW_ROWS, ..]).mapv(|x| -x).view()).unwrap();
+        assert_eq!((turned.mean, turned.variance), (-few.mean, few.variance));
     }
 }

@@ -103,6 +103,17 @@ pub struct Moments {
     pub variance: Array2<f32>,
 }
 
+/// Two responses to each of `N` prompts, as every user has them; `[U, N]` each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairMoments {
+    /// Posterior means of the first responses' rewards.
+    pub reward_a: Array2<f32>,
+    /// And of the second ones'.
+    pub reward_b: Array2<f32>,
+    /// The margins between them.
+    pub margin: Moments,
+}
+
 /// A trained reward function whose output depends on a user state.
 ///
 /// Sizes: `N` rows, `D` embedding, `F` features of a text, `U` users, `R` responses.
@@ -201,6 +212,34 @@ pub trait Head: Debug + Send + Sync {
         Ok(mean.iter().zip(&variance).map(gain).collect())
     }
 
+    /// [`Head::mean_rewards`] of either side and [`Head::margins`] at once, as every pair that is scored needs them: what the
+    /// three have in common is computed once.
+    ///
+    /// # Errors
+    /// As of [`Head::margins`].
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        one_by_one(self, users, a, b)
+    }
+
     /// Hyper-parameters and weights, for [`crate::write_head`].
     fn tensors(&self) -> Tensors;
+}
+
+/// [`Head::pairs`] of a head to which its parts have nothing in common.
+pub(crate) fn one_by_one<H: Head + ?Sized>(
+    head: &H,
+    users: &[&UserState],
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+) -> Result<PairMoments, HeadError> {
+    Ok(PairMoments {
+        reward_a: head.mean_rewards(users, a)?,
+        reward_b: head.mean_rewards(users, b)?,
+        margin: head.margins(users, a, b)?,
+    })
 }

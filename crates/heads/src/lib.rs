@@ -34,7 +34,7 @@ pub use calibration::{Calibration, Preference, log_sigmoid, sigmoid};
 pub use card::{
     BackboneCard, CARD_FORMAT, CardError, ModelCard, RewardStatistics, TrainingDataCard, sha256_hex,
 };
-pub use head::{Head, HeadError, Moments, Observation, TextEmbeddings};
+pub use head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings};
 pub use information::information_gain;
 pub use input::{FormInput, TextInput};
 pub use items::{EmbeddedForm, ItemComparison, Items, Person};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::{LinearUsers, Prior, join},
-    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len},
     state::UserState,
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
@@ -118,6 +118,15 @@ impl Head for Lore {
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
         self.users.margins(users, a, b)
+    }
+
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        self.users.pairs(users, a, b)
     }
 
     fn tensors(&self) -> Tensors {

@@ -9,7 +9,7 @@ use crate::{
     calibration::{Calibration, log_sigmoid, sigmoid},
     engine::join,
     evidence::{Label, canonical, check_noise, negate, votes},
-    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len},
     information,
     input::{FormCard, TextInput},
     mlp::Layer,
@@ -114,31 +114,53 @@ impl Micro {
         self.heads.bias.len()
     }
 
-    fn check_states(&self, users: &[&UserState]) -> Result<Array2<f64>, HeadError> {
-        let mut evidence = Array2::zeros((users.len(), self.size()));
-        for (user, mut row) in users.iter().zip(evidence.rows_mut()) {
-            check_len("a user state", self.size(), user.mean().len())?;
-            row.assign(&user.mean().mapv(f64::from));
+    fn evidence(&self, users: &[&UserState]) -> Result<Evidence, HeadError> {
+        let mut logs = Array2::zeros((users.len(), self.size()));
+        for (user, mut row) in users.iter().zip(logs.rows_mut()) {
+            check_len("a user state", self.size(), user.size())?;
+            for (b, mean) in row.iter_mut().zip(user.mean_slice()) {
+                *b = f64::from(*mean);
+            }
         }
-        Ok(evidence)
+        Ok(Evidence { exponentials: exponentials(&logs), logs })
+    }
+
+    /// Means of the heads' rewards, and their variances if they are asked for.
+    fn mixed(
+        &self,
+        evidence: &Evidence,
+        features: &Array2<f64>,
+        varies: bool,
+    ) -> (Array2<f32>, Option<Array2<f32>>) {
+        let size = self.size();
+        let mixture = Mixture::new(evidence, features.slice(s![.., size..2 * size]));
+        let (mean, variance) = mixture.spread(features.slice(s![.., ..size]), varies);
+        let mean = mean + features.column(2 * size).insert_axis(Axis(0));
+        (narrow(&mean), variance.as_ref().map(narrow))
+    }
+
+    fn between(&self, evidence: &Evidence, a: &Array2<f64>, b: &Array2<f64>) -> Moments {
+        let (d, logits) = self.apart(a, b);
+        let mixture = Mixture::new(evidence, logits.view());
+        let (_, variance) = mixture.spread(d.view(), true);
+        let variance = variance.expect("it was asked for");
+        Moments { mean: narrow(&mixture.logits(&d)), variance: narrow(&variance) }
+    }
+
+    fn check_pairs(&self, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Result<(), HeadError> {
+        check_len("features", self.feature_len(), a.ncols())?;
+        check_len("features", self.feature_len(), b.ncols())?;
+        check_len("the second responses", a.nrows(), b.nrows())
     }
 
     /// The heads' margins of each pair, `[N, K]`, and the router's logits of its prompt, `[N, K]`.
-    fn pairs(
-        &self,
-        a: ArrayView2<'_, f32>,
-        b: ArrayView2<'_, f32>,
-    ) -> Result<(Array2<f64>, Array2<f64>), HeadError> {
-        check_len("features", self.feature_len(), a.ncols())?;
-        check_len("features", self.feature_len(), b.ncols())?;
-        check_len("the second responses", a.nrows(), b.nrows())?;
+    fn apart(&self, a: &Array2<f64>, b: &Array2<f64>) -> (Array2<f64>, Array2<f64>) {
         let size = self.size();
-        let (a, b) = (a.mapv(f64::from), b.mapv(f64::from));
         let quality = (&a.column(2 * size) - &b.column(2 * size)).insert_axis(Axis(1));
         let d = &a.slice(s![.., ..size]) - &b.slice(s![.., ..size]) + quality;
         // Both responses answer the same prompt.
         let logits = (&a.slice(s![.., size..2 * size]) + &b.slice(s![.., size..2 * size])) / 2.0;
-        Ok((d, logits))
+        (d, logits)
     }
 }
 
@@ -164,83 +186,123 @@ fn state(log_weights: &Array1<f64>, examples: usize) -> Result<UserState, HeadEr
     UserState::new(centred.mapv(|x| x as f32), covariance, examples)
 }
 
-/// Sums over heads of `e^(b_u + l_n) f_n` for several `f` at once, each `[U, N]`: products of matrices.
-struct Mixture {
-    users: Array2<f64>,
+/// Texts up to which sums over heads are taken user by user, rather than by a product of matrices that is packed first.
+const FEW_ROWS: usize = 8;
+
+/// Users' evidence `b` `[U, K]`, and `e^b` but for a factor of each row.
+struct Evidence {
+    logs: Array2<f64>,
+    exponentials: Array2<f64>,
+}
+
+/// Exponentials, but for a factor of each row that keeps them finite.
+fn exponentials(x: &Array2<f64>) -> Array2<f64> {
+    let mut x = x.as_standard_layout().into_owned();
+    for mut row in x.rows_mut() {
+        let row = row.as_slice_mut().expect("rows in standard layout are contiguous");
+        let highest = row.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
+        for x in row {
+            *x = (*x - highest).exp();
+        }
+    }
+    x
+}
+
+/// Sums over heads of `e^(b_u + l_n) f_n` for several `f`, each `[U, N]`; common factors of a user or a text are left out.
+struct Mixture<'a> {
+    evidence: &'a Evidence,
+    /// Router logits `l`, `[N, K]`.
+    logits: ArrayView2<'a, f64>,
     texts: Array2<f64>,
 }
 
-impl Mixture {
-    /// From evidence `b` `[U, K]` and router logits `l` `[N, K]`; common factors of a row are left out.
-    fn new(evidence: &Array2<f64>, logits: &Array2<f64>) -> Self {
-        let exponentials = |x: &Array2<f64>| {
-            let mut x = x.clone();
-            for mut row in x.rows_mut() {
-                let highest = row.fold(f64::NEG_INFINITY, |a, b| a.max(*b));
-                row.map_inplace(|x| *x = (*x - highest).exp());
-            }
-            x
-        };
-        Self { users: exponentials(evidence), texts: exponentials(logits) }
+impl<'a> Mixture<'a> {
+    fn new(evidence: &'a Evidence, logits: ArrayView2<'a, f64>) -> Self {
+        Self { evidence, logits, texts: exponentials(&logits.to_owned()) }
     }
 
     fn sums(&self, f: &Array2<f64>) -> Array2<f64> {
-        self.users.dot(&(&self.texts * f).t())
+        self.products(&(&self.texts * f))
     }
 
     fn totals(&self) -> Array2<f64> {
-        self.users.dot(&self.texts.t())
+        self.products(&self.texts)
     }
-}
 
-/// Mean and variance over heads of `values` `[N, K]` under each user's weights, `[U, N]` each.
-fn spread(
-    mixture: &Mixture,
-    evidence: &Array2<f64>,
-    logits: &Array2<f64>,
-    values: &Array2<f64>,
-) -> [Array2<f64>; 2] {
-    // About the mean over heads, so that squares do not cancel more than they must.
-    let centre = values.mean_axis(Axis(1)).expect("there is a head").insert_axis(Axis(1));
-    let about = values - &centre;
-    let totals = mixture.totals();
-    let mut mean = mixture.sums(&about);
-    let mut variance = mixture.sums(&(&about * &about));
-    for ((u, n), total) in totals.indexed_iter() {
-        if *total < SMALLEST {
-            let weights = softmax((&evidence.row(u) + &logits.row(n)).view());
-            mean[[u, n]] = weights.dot(&about.row(n));
-            variance[[u, n]] = weights.dot(&about.row(n).mapv(|x| x * x));
-        } else {
-            mean[[u, n]] /= total;
-            variance[[u, n]] /= total;
+    fn products(&self, texts: &Array2<f64>) -> Array2<f64> {
+        let users = &self.evidence.exponentials;
+        if texts.nrows() > FEW_ROWS {
+            return users.dot(&texts.t());
         }
+        let mut sums = Array2::zeros((users.nrows(), texts.nrows()));
+        let (users, texts) = (users.as_standard_layout(), texts.as_standard_layout());
+        for (user, mut sums) in users.rows().into_iter().zip(sums.rows_mut()) {
+            let user = user.to_slice().expect("rows in standard layout are contiguous");
+            for (text, sum) in texts.rows().into_iter().zip(&mut sums) {
+                *sum = dot(user, text.to_slice().expect("rows in standard layout are contiguous"));
+            }
+        }
+        sums
     }
-    variance = variance - &mean * &mean;
-    [mean + centre.t(), variance.mapv_into(|v| v.max(0.0))]
-}
 
-/// Logits of `sum_k w_k sigmoid(d_k)`, `[U, N]`: the log of the mixture less that of its complement, so that they
-/// change sign, and nothing else, with `d` `[N, K]`.
-fn mixture_logits(
-    mixture: &Mixture,
-    evidence: &Array2<f64>,
-    logits: &Array2<f64>,
-    d: &Array2<f64>,
-) -> Array2<f64> {
-    let for_a = mixture.sums(&d.mapv(sigmoid));
-    let for_b = mixture.sums(&d.mapv(|d| sigmoid(-d)));
-    Array2::from_shape_fn(for_a.dim(), |(u, n)| {
-        let (p, complement) = (for_a[[u, n]], for_b[[u, n]]);
-        if p > SMALLEST && complement > SMALLEST {
-            return p.ln() - complement.ln();
-        }
-        let side = |sign: f64| {
-            let heads = evidence.row(u).into_iter().zip(logits.row(n)).zip(d.row(n));
-            log_sum_exp(heads.map(move |((b, l), d)| b + l + log_sigmoid(sign * d)))
+    /// Mean over heads of `values` `[N, K]` under each user's weights, and their variance if it is asked for, `[U, N]` each.
+    fn spread(&self, values: ArrayView2<'_, f64>, varies: bool) -> (Array2<f64>, Option<Array2<f64>>) {
+        // About the mean over heads, so that squares do not cancel more than they must.
+        let centre = values.mean_axis(Axis(1)).expect("there is a head").insert_axis(Axis(1));
+        let about = &values - &centre;
+        let squares = varies.then(|| &about * &about);
+        let totals = self.totals();
+        let under = |f: &Array2<f64>| {
+            let mut mean = self.sums(f);
+            for ((u, n), total) in totals.indexed_iter() {
+                if *total < SMALLEST {
+                    let weights = softmax((&self.evidence.logs.row(u) + &self.logits.row(n)).view());
+                    mean[[u, n]] = weights.dot(&f.row(n));
+                } else {
+                    mean[[u, n]] /= total;
+                }
+            }
+            mean
         };
-        side(1.0) - side(-1.0)
-    })
+        let mean = under(&about);
+        let variance = squares.map(|squares| (under(&squares) - &mean * &mean).mapv_into(|v| v.max(0.0)));
+        (mean + centre.t(), variance)
+    }
+
+    /// Logits of `sum_k w_k sigmoid(d_k)`, `[U, N]`: the log of the mixture less that of its complement, so that they
+    /// change sign, and nothing else, with `d` `[N, K]`.
+    fn logits(&self, d: &Array2<f64>) -> Array2<f64> {
+        let for_a = self.sums(&d.mapv(sigmoid));
+        let for_b = self.sums(&d.mapv(|d| sigmoid(-d)));
+        Array2::from_shape_fn(for_a.dim(), |(u, n)| {
+            let (p, complement) = (for_a[[u, n]], for_b[[u, n]]);
+            if p > SMALLEST && complement > SMALLEST {
+                return p.ln() - complement.ln();
+            }
+            let side = |sign: f64| {
+                let heads = self.evidence.logs.row(u).into_iter().zip(self.logits.row(n)).zip(d.row(n));
+                log_sum_exp(heads.map(move |((b, l), d)| b + l + log_sigmoid(sign * d)))
+            };
+            side(1.0) - side(-1.0)
+        })
+    }
+}
+
+/// A product in four sums side by side, which become vector instructions.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let ((chunks_a, rest_a), (chunks_b, rest_b)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let mut sums = [0.0; 4];
+    for (a, b) in chunks_a.iter().zip(chunks_b) {
+        for lane in 0..4 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f64>()
+}
+
+/// In the precision that states and features have.
+fn narrow(x: &Array2<f64>) -> Array2<f32> {
+    x.mapv(|x| x as f32)
 }
 
 /// A row of evidence: the heads' margins.
@@ -313,14 +375,17 @@ impl Head for Micro {
     /// Means of the heads' rewards: what a mixture of pair probabilities is to first order.
     fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
-        let (size, evidence) = (self.size(), self.check_states(users)?);
-        let features = features.mapv(f64::from);
-        let rewards = features.slice(s![.., ..size]).to_owned();
-        let logits = features.slice(s![.., size..2 * size]).to_owned();
-        let mixture = Mixture::new(&evidence, &logits);
-        let [mean, variance] = spread(&mixture, &evidence, &logits, &rewards);
-        let mean = mean + features.column(2 * size).insert_axis(Axis(0));
-        Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
+        let (mean, variance) = self.mixed(&self.evidence(users)?, &features.mapv(f64::from), true);
+        Ok(Moments { mean, variance: variance.expect("it was asked for") })
+    }
+
+    fn mean_rewards(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+    ) -> Result<Array2<f32>, HeadError> {
+        check_len("features", self.feature_len(), features.ncols())?;
+        Ok(self.mixed(&self.evidence(users)?, &features.mapv(f64::from), false).0)
     }
 
     fn margins(
@@ -329,12 +394,23 @@ impl Head for Micro {
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
-        let evidence = self.check_states(users)?;
-        let (d, logits) = self.pairs(a, b)?;
-        let mixture = Mixture::new(&evidence, &logits);
-        let [_, variance] = spread(&mixture, &evidence, &logits, &d);
-        let mean = mixture_logits(&mixture, &evidence, &logits, &d);
-        Ok(Moments { mean: mean.mapv(|x| x as f32), variance: variance.mapv(|x| x as f32) })
+        self.check_pairs(a, b)?;
+        Ok(self.between(&self.evidence(users)?, &a.mapv(f64::from), &b.mapv(f64::from)))
+    }
+
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        self.check_pairs(a, b)?;
+        let (evidence, a, b) = (self.evidence(users)?, a.mapv(f64::from), b.mapv(f64::from));
+        Ok(PairMoments {
+            reward_a: self.mixed(&evidence, &a, false).0,
+            reward_b: self.mixed(&evidence, &b, false).0,
+            margin: self.between(&evidence, &a, &b),
+        })
     }
 
     /// An answer tells which head speaks for the person on this prompt: an exact sum over the heads, each calibrated as the
@@ -346,8 +422,9 @@ impl Head for Micro {
         b: ArrayView2<'_, f32>,
         calibration: Calibration,
     ) -> Result<Array1<f64>, HeadError> {
-        let evidence = self.check_states(&[user])?;
-        let (d, logits) = self.pairs(a, b)?;
+        self.check_pairs(a, b)?;
+        let evidence = self.evidence(&[user])?.logs;
+        let (d, logits) = self.apart(&a.mapv(f64::from), &b.mapv(f64::from));
         let gain = |(d, logits): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| {
             let weights = softmax((&evidence.row(0) + &logits).view());
             information::of_answers(d.iter().map(|d| calibration.answers(*d)).zip(weights))

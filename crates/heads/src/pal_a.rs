@@ -8,7 +8,7 @@ use crate::{
     curved::{self, CurvedReward},
     engine::{LinearUsers, Prior, join},
     evidence::check_noise,
-    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len, one_by_one},
     state::UserState,
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
@@ -76,6 +76,10 @@ struct Points {
     alpha: Array1<f64>,
     distance: Distance,
     ideal_point: IdealPoint,
+    /// What weights mix, `[K, H]`: the prototypes, or what the hidden layer makes of each before it bends.
+    mixed: Array2<f64>,
+    /// Of the hidden layer that bends the mixture, where one does.
+    bias: Option<Array1<f64>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,7 +138,12 @@ impl PalA {
         let alpha = alpha.mapv(|a| f64::from(a as f32));
         let linear = (distance, ideal_point) == (Distance::Squared, IdealPoint::MixturePoints);
         let users = LinearUsers::new(Prior::Simplex(alpha.clone()), label_noise)?;
-        let points = Points { prototypes, scale, alpha, distance, ideal_point };
+        let (mut mixed, mut bias) = (prototypes.mapv(f64::from), None);
+        if let (IdealPoint::ProjectedMixture, Some(layer)) = (ideal_point, &trunk.hidden) {
+            mixed = mixed.dot(&layer.weight.mapv(f64::from).t());
+            bias = Some(layer.bias.mapv(f64::from));
+        }
+        let points = Points { prototypes, scale, alpha, distance, ideal_point, mixed, bias };
         Ok(Self { trunk, points, users, linear })
     }
 
@@ -178,16 +187,11 @@ pub(crate) fn check_scale(scale: f64) -> Result<(), HeadError> {
 impl PalA {
     /// A person's point `[H]` and its derivatives by their weights, `[K, H]`.
     fn point(&self, weights: &Array1<f64>) -> (Array1<f64>, Array2<f64>) {
-        let prototypes = self.points.prototypes.mapv(f64::from);
-        let mixture = mixture_point(prototypes.view(), weights);
-        let (IdealPoint::ProjectedMixture, Some(layer)) = (self.points.ideal_point, &self.trunk.hidden)
-        else {
-            return (mixture, prototypes);
-        };
-        let weight = layer.weight.mapv(f64::from);
-        let before = weight.dot(&mixture) + layer.bias.mapv(f64::from);
+        let mixture = mixture_point(self.points.mixed.view(), weights);
+        let Some(bias) = &self.points.bias else { return (mixture, self.points.mixed.clone()) };
+        let before = mixture + bias;
         let (point, slope) = (before.mapv(gelu), before.mapv(gelu_slope));
-        (point, prototypes.dot(&weight.t()) * slope.insert_axis(Axis(0)))
+        (point, &self.points.mixed * &slope.insert_axis(Axis(0)))
     }
 }
 
@@ -292,6 +296,15 @@ impl Head for PalA {
         check_len("features", self.feature_len(), a.ncols())?;
         check_len("features", self.feature_len(), b.ncols())?;
         if self.linear { self.users.margins(users, a, b) } else { curved::margins(self, users, a, b) }
+    }
+
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        if self.linear { self.users.pairs(users, a, b) } else { one_by_one(self, users, a, b) }
     }
 
     fn tensors(&self) -> Tensors {

@@ -9,7 +9,7 @@ use crate::{
     curved::{self, CurvedReward},
     engine::{LinearUsers, Prior, join},
     evidence::check_noise,
-    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len, one_by_one},
     input::{FormCard, TextInput},
     mlp::{Activation, Mlp},
     pal_a::check_scale,
@@ -264,6 +264,15 @@ impl Head for PalB {
         check_len("features", self.feature_len(), a.ncols())?;
         check_len("features", self.feature_len(), b.ncols())?;
         if self.normalised { curved::margins(self, users, a, b) } else { self.users.margins(users, a, b) }
+    }
+
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
+        if self.normalised { one_by_one(self, users, a, b) } else { self.users.pairs(users, a, b) }
     }
 
     fn tensors(&self) -> Tensors {

@@ -9,43 +9,108 @@ use crate::head::{HeadError, check_len};
 /// Derivable from the examples alone, so it is never the truth, only a cache of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UserState {
-    mean: Array1<f32>,
-    /// Symmetric, `[S, S]`.
-    covariance: Array2<f32>,
+    /// The mean, `[S]`, and after it the [spread](Self::spread): one block, since whoever asks for an audience reads ten
+    /// thousand of these, and waits for memory rather than for arithmetic.
+    numbers: Box<[f32]>,
+    size: usize,
     examples: usize,
 }
 
+/// A covariance as a state keeps it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Spread<'a> {
+    /// Variances alone, `[S]`: nothing varies with anything else.
+    Diagonal(&'a [f32]),
+    /// The lower triangle, row by row, `[S (S + 1) / 2]`.
+    Triangle(&'a [f32]),
+}
+
 impl UserState {
-    /// A state of `S` parameters.
+    /// A state of `S` parameters. Of a covariance that is not symmetric, the symmetric part counts.
     ///
     /// # Errors
     /// If the covariance is not `[S, S]`, or a number is not finite, or a variance is negative.
     pub fn new(mean: Array1<f32>, covariance: Array2<f32>, examples: usize) -> Result<Self, HeadError> {
         check_len("rows of the covariance", mean.len(), covariance.nrows())?;
         check_len("columns of the covariance", mean.len(), covariance.ncols())?;
-        if mean.iter().chain(&covariance).any(|x| !x.is_finite()) {
+        let size = mean.len();
+        let triangle = pairs(size).map(|(i, j)| f32::midpoint(covariance[[i, j]], covariance[[j, i]]));
+        let numbers: Box<[f32]> = mean.iter().copied().chain(triangle).collect();
+        Self { numbers, size, examples }.checked(covariance.diag().iter())
+    }
+
+    /// A state of `S` parameters that are independent of one another, with their variances.
+    ///
+    /// # Errors
+    /// If there is not a variance for each, or a number is not finite, or a variance is negative.
+    pub fn independent(
+        mean: &Array1<f32>,
+        variances: &Array1<f32>,
+        examples: usize,
+    ) -> Result<Self, HeadError> {
+        check_len("variances", mean.len(), variances.len())?;
+        let numbers = mean.iter().chain(variances).copied().collect();
+        Self { numbers, size: mean.len(), examples }.checked(variances.iter())
+    }
+
+    fn checked<'a>(self, mut variances: impl Iterator<Item = &'a f32>) -> Result<Self, HeadError> {
+        if self.numbers.iter().any(|x| !x.is_finite()) {
             return Err(HeadError::NotFinite("a user state"));
         }
-        if covariance.diag().iter().any(|variance| *variance < 0.0) {
+        if variances.any(|variance| *variance < 0.0) {
             return Err(HeadError::Parameter { name: "covariance", detail: "a variance is negative".into() });
         }
-        // Row after row, as whoever reads many of them does.
-        let covariance = if covariance.is_standard_layout() {
-            covariance
-        } else {
-            covariance.as_standard_layout().into_owned()
-        };
-        Ok(Self { mean, covariance, examples })
+        Ok(self)
+    }
+
+    /// `S`, the number of parameters.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Posterior mean, `[S]`.
     pub fn mean(&self) -> ArrayView1<'_, f32> {
-        self.mean.view()
+        self.mean_slice().into()
     }
 
-    /// Posterior covariance, `[S, S]`, in standard layout.
-    pub fn covariance(&self) -> &Array2<f32> {
-        &self.covariance
+    /// [`UserState::mean`] as numbers that lie side by side.
+    pub(crate) fn mean_slice(&self) -> &[f32] {
+        &self.numbers[..self.size]
+    }
+
+    /// Posterior variances, `[S]`.
+    pub fn variances(&self) -> Array1<f32> {
+        match self.spread() {
+            Spread::Diagonal(variances) => variances.iter().copied().collect(),
+            Spread::Triangle(triangle) => (0..self.size).map(|i| triangle[i * (i + 3) / 2]).collect(),
+        }
+    }
+
+    /// Posterior covariance, `[S, S]`, symmetric; written out from what is kept.
+    pub fn covariance(&self) -> Array2<f32> {
+        let mut covariance = Array2::zeros((self.size, self.size));
+        match self.spread() {
+            Spread::Diagonal(variances) => covariance.diag_mut().assign(&ArrayView1::from(variances)),
+            Spread::Triangle(triangle) => {
+                for ((i, j), value) in pairs(self.size).zip(triangle) {
+                    covariance[[i, j]] = *value;
+                    covariance[[j, i]] = *value;
+                }
+            }
+        }
+        covariance
+    }
+
+    /// The covariance as it is kept.
+    pub(crate) fn spread(&self) -> Spread<'_> {
+        let spread = &self.numbers[self.size..];
+        // Of one parameter the two are the same.
+        if spread.len() == self.size { Spread::Diagonal(spread) } else { Spread::Triangle(spread) }
+    }
+
+    /// Bytes of the numbers it holds.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.numbers)
     }
 
     /// How many examples the state was adapted to.
@@ -58,5 +123,41 @@ impl UserState {
     pub fn with_examples(mut self, examples: usize) -> Self {
         self.examples = examples;
         self
+    }
+}
+
+/// Places of a lower triangle, row by row.
+pub(crate) fn pairs(size: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..size).flat_map(|i| (0..=i).map(move |j| (i, j)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn a_covariance_comes_back_as_it_was_put_in() {
+        let covariance = array![[2.0, 0.5, -0.25], [0.5, 3.0, 0.125], [-0.25, 0.125, 1.0]];
+        let state = UserState::new(array![1.0, 2.0, 3.0], covariance.clone(), 4).unwrap();
+        assert_eq!((state.mean().to_owned(), state.covariance()), (array![1.0, 2.0, 3.0], covariance));
+        assert_eq!((state.variances(), state.size(), state.examples()), (array![2.0, 3.0, 1.0], 3, 4));
+        let independent = UserState::independent(&array![1.0, 2.0], &array![0.5, 0.0], 1).unwrap();
+        assert_eq!(independent.covariance(), array![[0.5, 0.0], [0.0, 0.0]]);
+        assert_eq!((independent.variances(), independent.bytes()), (array![0.5, 0.0], 16));
+        let one = UserState::new(array![1.0], array![[0.5]], 0).unwrap();
+        assert_eq!((one.covariance(), one.variances()), (array![[0.5]], array![0.5]));
+        assert_eq!(UserState::new(array![], Array2::zeros((0, 0)), 0).unwrap().covariance().dim(), (0, 0));
+    }
+
+    #[test]
+    fn numbers_that_are_no_posterior_are_refused() {
+        assert!(UserState::new(array![1.0], array![[1.0, 0.0]], 0).is_err());
+        assert!(UserState::new(array![f32::NAN], array![[1.0]], 0).is_err());
+        assert!(UserState::new(array![1.0, 1.0], array![[1.0, f32::INFINITY], [0.0, 1.0]], 0).is_err());
+        assert!(UserState::new(array![1.0], array![[-1.0]], 0).is_err());
+        assert!(UserState::independent(&array![1.0], &array![1.0, 1.0], 0).is_err());
+        assert!(UserState::independent(&array![1.0], &array![-1.0], 0).is_err());
     }
 }

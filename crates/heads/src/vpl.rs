@@ -1,15 +1,15 @@
 //! VPL: a latent of the person, read off their comparisons by an encoder (arXiv:2408.10075).
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, concatenate};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate};
 use polyreward_domain::{HeadFamily, TextForms};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::join,
     evidence::{canonical, exchange, rows, votes},
-    head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
+    head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len},
     mlp::{Activation, Layer, Mlp},
-    state::UserState,
+    state::{Spread, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -75,7 +75,8 @@ impl Vpl {
         if latent.iter().chain(&output).any(|w| !w.is_finite()) {
             return Err(HeadError::NotFinite("a weight"));
         }
-        let population = UserState::new(Array1::zeros(size), Array2::eye(size), 0)?;
+        let latent = latent.as_standard_layout().into_owned();
+        let population = UserState::independent(&Array1::zeros(size), &Array1::ones(size), 0)?;
         Ok(Self { trunk, encoder, text, latent, output, population })
     }
 
@@ -95,56 +96,92 @@ impl Vpl {
     fn decode(&self, half: &[f32], features: &[f32], slopes: &mut [f32]) -> f32 {
         let (from, last) = (self.trunk.latent_len(), features.len() - 1);
         let output = self.output.as_slice().expect("a vector of its own is contiguous");
-        let mut value = 0.0;
-        for (((text, half), output), slope) in features[from..last].iter().zip(half).zip(output).zip(slopes) {
-            let hidden = text + half;
-            *slope = if hidden > 0.0 { *output } else { 0.2 * output };
-            value += *slope * hidden;
-        }
-        value + features[last]
+        bend(&features[from..last], half, output, slopes) + features[last]
     }
 
-    /// Values, and their variances, of what `decoded` makes of each user's half of the hidden layer and a row: it returns the
-    /// value and writes the derivatives by the hidden layer. Derivatives by `z` are one product for a block of users.
+    /// Every user's half of the hidden layer, `[U, Hd]`.
+    fn halves(&self, users: &[&UserState]) -> Result<Array2<f32>, HeadError> {
+        let size = self.latent.ncols();
+        let mut latents = Array2::zeros((users.len(), size));
+        for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
+            check_len("a user state", size, user.size())?;
+            latent.assign(&user.mean());
+        }
+        Ok(latents.dot(&self.latent.t()))
+    }
+
+    /// Values, and their variances, of what `decoded` makes of a user and a row, and of the user's half of the hidden layer: it
+    /// returns the value and writes the derivatives by the hidden layer.
     fn moments(
         &self,
         users: &[&UserState],
         rows: usize,
-        mut decoded: impl FnMut(&[f32], usize, &mut [f32]) -> f32,
+        mut decoded: impl FnMut([usize; 2], &[f32], &mut [f32]) -> f32,
     ) -> Result<Moments, HeadError> {
-        /// Rows of derivatives that are held at once.
-        const BLOCK: usize = 4096;
-        let (hidden, size) = self.latent.dim();
         let mut mean = Array2::zeros((users.len(), rows));
         let mut variance = Array2::zeros((users.len(), rows));
-        let at_once = (BLOCK / rows.max(1)).max(1);
-        for (block, users) in users.chunks(at_once).enumerate() {
-            let mut latents = Array2::zeros((users.len(), size));
-            for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
-                check_len("a user state", size, user.mean().len())?;
-                latent.assign(&user.mean());
-            }
-            let halves = latents.dot(&self.latent.t());
-            let mut slopes = Array2::zeros((users.len() * rows, hidden));
-            for (user, half) in halves.rows().into_iter().enumerate() {
-                let half = half.to_vec();
+        let mut slopes = vec![0.0; self.output.len()];
+        let mut by_latent = vec![0.0; self.latent.ncols()];
+        for (block, some) in users.chunks(BLOCK).enumerate() {
+            let halves = self.halves(some)?;
+            for (at, (user, half)) in some.iter().zip(halves.rows()).enumerate() {
+                let Spread::Diagonal(variances) = user.spread() else {
+                    return Err(HeadError::Parameter { name: "a user state", detail: "is diagonal".into() });
+                };
+                let at = block * BLOCK + at;
                 for row in 0..rows {
-                    let mut slopes = slopes.row_mut(user * rows + row);
-                    let slopes = slopes.as_slice_mut().expect("rows of a new matrix are contiguous");
-                    mean[[block * at_once + user, row]] = decoded(&half, row, slopes);
+                    mean[[at, row]] = decoded([at, row], contiguous(half), &mut slopes);
+                    self.pull_back(&slopes, &mut by_latent);
+                    let spread = by_latent.iter().zip(variances).map(|(slope, v)| slope * slope * v);
+                    variance[[at, row]] = spread.sum();
                 }
-            }
-            let by_latent = slopes.dot(&self.latent);
-            for (at, slopes) in by_latent.rows().into_iter().enumerate() {
-                let (user, row) = (at / rows, at % rows);
-                // Every state of this head has a diagonal covariance.
-                let variances = users[user].covariance().diag();
-                let spread: f32 = slopes.iter().zip(variances).map(|(slope, v)| slope * slope * v).sum();
-                variance[[block * at_once + user, row]] = spread.max(0.0);
             }
         }
         Ok(Moments { mean, variance })
     }
+
+    /// Derivatives by `z` from those by the hidden layer. Of a pair most are 0: only where one side bends and the other does
+    /// not does the person's half matter.
+    fn pull_back(&self, slopes: &[f32], by_latent: &mut [f32]) {
+        by_latent.fill(0.0);
+        let weights = self.latent.as_slice().expect("the latent's weights are in standard layout");
+        for (slope, row) in slopes.iter().zip(weights.chunks_exact(by_latent.len().max(1))) {
+            if *slope != 0.0 {
+                for (sum, weight) in by_latent.iter_mut().zip(row) {
+                    *sum += slope * weight;
+                }
+            }
+        }
+    }
+}
+
+/// Users whose halves of the hidden layer are held at once: few enough to stay near the processor.
+const BLOCK: usize = 256;
+
+fn contiguous(row: ArrayView1<'_, f32>) -> &[f32] {
+    row.to_slice().expect("rows in standard layout are contiguous")
+}
+
+/// `output . leaky_relu(text + person)`; writes the derivatives by the sums. Sixteen sums side by side.
+fn bend(text: &[f32], person: &[f32], output: &[f32], slopes: &mut [f32]) -> f32 {
+    const LANES: usize = 16;
+    let one = |text: f32, person: f32, output: f32, slope: &mut f32| {
+        let hidden = text + person;
+        *slope = if hidden > 0.0 { output } else { 0.2 * output };
+        *slope * hidden
+    };
+    let (texts, text) = text.as_chunks::<LANES>();
+    let (people, person) = person.as_chunks::<LANES>();
+    let (outputs, output) = output.as_chunks::<LANES>();
+    let (slope_chunks, slopes) = slopes.as_chunks_mut::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (((text, person), output), slopes) in texts.iter().zip(people).zip(outputs).zip(slope_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += one(text[lane], person[lane], output[lane], &mut slopes[lane]);
+        }
+    }
+    let rest = text.iter().zip(person).zip(output).zip(slopes);
+    sums.iter().sum::<f32>() + rest.map(|(((t, p), o), slope)| one(*t, *p, *o, slope)).sum::<f32>()
 }
 
 /// `ln(1 + e^t)`.
@@ -216,15 +253,16 @@ impl Head for Vpl {
             }
         }
         let mean = (weighted / &precision).mapv(|x| x as f32);
-        let covariance = Array2::from_diag(&precision.mapv(|p| (1.0 / p) as f32));
-        UserState::new(mean, covariance, examples.len())
+        let variances = precision.mapv(|p| (1.0 / p) as f32);
+        UserState::independent(&mean, &variances, examples.len())
     }
 
     fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         let texts = features.as_standard_layout();
-        let text = |row: usize| texts.row(row).to_slice().expect("rows in standard layout are contiguous");
-        self.moments(users, features.nrows(), |half, row, slopes| self.decode(half, text(row), slopes))
+        self.moments(users, features.nrows(), |[_, row], half, slopes| {
+            self.decode(half, contiguous(texts.row(row)), slopes)
+        })
     }
 
     fn mean_rewards(
@@ -234,20 +272,13 @@ impl Head for Vpl {
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         let texts = features.as_standard_layout();
-        let (hidden, size) = self.latent.dim();
-        let mut slopes = vec![0.0; hidden];
+        let mut slopes = vec![0.0; self.output.len()];
         let mut mean = Array2::zeros((users.len(), features.nrows()));
-        let mut latents = Array2::zeros((users.len(), size));
-        for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
-            check_len("a user state", size, user.mean().len())?;
-            latent.assign(&user.mean());
-        }
-        let halves = latents.dot(&self.latent.t());
-        for (half, mut mean) in halves.rows().into_iter().zip(mean.rows_mut()) {
-            let half = half.to_vec();
-            for (text, mean) in texts.rows().into_iter().zip(&mut mean) {
-                let text = text.to_slice().expect("rows in standard layout are contiguous");
-                *mean = self.decode(&half, text, &mut slopes);
+        for (users, mut mean) in users.chunks(BLOCK).zip(mean.axis_chunks_iter_mut(Axis(0), BLOCK)) {
+            for (half, mut mean) in self.halves(users)?.rows().into_iter().zip(mean.rows_mut()) {
+                for (text, mean) in texts.rows().into_iter().zip(&mut mean) {
+                    *mean = self.decode(contiguous(half), contiguous(text), &mut slopes);
+                }
             }
         }
         Ok(mean)
@@ -259,20 +290,31 @@ impl Head for Vpl {
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
+        Ok(self.pairs(users, a, b)?.margin)
+    }
+
+    fn pairs(
+        &self,
+        users: &[&UserState],
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+    ) -> Result<PairMoments, HeadError> {
         check_len("features", self.feature_len(), a.ncols())?;
         check_len("features", self.feature_len(), b.ncols())?;
         check_len("the second responses", a.nrows(), b.nrows())?;
         let (first, second) = (a.as_standard_layout(), b.as_standard_layout());
         let mut other = vec![0.0; self.output.len()];
-        self.moments(users, a.nrows(), |half, row, slopes| {
-            let text = |side: &CowArray<'_, f32, Ix2>| side.row(row).to_vec();
-            let margin =
-                self.decode(half, &text(&first), slopes) - self.decode(half, &text(&second), &mut other);
+        let zeros = || Array2::zeros((users.len(), a.nrows()));
+        let (mut reward_a, mut reward_b) = (zeros(), zeros());
+        let margin = self.moments(users, a.nrows(), |at, half, slopes| {
+            reward_a[at] = self.decode(half, contiguous(first.row(at[1])), slopes);
+            reward_b[at] = self.decode(half, contiguous(second.row(at[1])), &mut other);
             for (slope, other) in slopes.iter_mut().zip(&other) {
                 *slope -= other;
             }
-            margin
-        })
+            reward_a[at] - reward_b[at]
+        })?;
+        Ok(PairMoments { reward_a, reward_b, margin })
     }
 
     fn tensors(&self) -> Tensors {

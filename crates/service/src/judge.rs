@@ -101,15 +101,47 @@ impl Judge<'_> {
             let mean = self.model.head.mean_rewards(users, features)?;
             Moments { variance: Array2::zeros(mean.dim()), mean }
         };
-        let statistics = &self.model.card.reward_statistics;
-        let (origin, unit) = match self.scale {
-            RewardScale::Standard => (statistics.mean, statistics.standard_deviation),
-            RewardScale::Raw | RewardScale::WinRate => (0.0, 1.0),
-        };
+        let unit = self.unit();
         Ok(Estimates {
-            value: moments.mean.mapv(|mean| (f64::from(mean) - origin) / unit),
+            value: moments.mean.mapv(|mean| self.scaled(mean)),
             deviation: moments.variance.mapv(|variance| f64::from(variance).sqrt() / unit),
         })
+    }
+
+    /// Rewards of the sides of pairs, as [`Judge::rewards`] without deviations, and preferences between them. Features of the
+    /// first sides and of the second ones stand in turn.
+    pub fn pairs<E: From<HeadError>>(
+        &self,
+        users: &[&UserState],
+        features: ArrayView2<'_, f32>,
+        go_on: &dyn Fn() -> Result<(), E>,
+    ) -> Result<[Estimates; 2], E> {
+        let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+        if self.scale == RewardScale::WinRate {
+            return Ok([self.win_rates(users, features, go_on)?, self.preferences(users, a, b)?]);
+        }
+        let pairs = self.model.head.pairs(users, a, b)?;
+        let mut rewards = Estimates::zeros(users.len(), features.nrows());
+        for (side, means) in [&pairs.reward_a, &pairs.reward_b].into_iter().enumerate() {
+            rewards.value.slice_mut(s![.., side..;2]).assign(&means.mapv(|mean| self.scaled(mean)));
+        }
+        Ok([rewards, self.calibrated(&pairs.margin)])
+    }
+
+    /// A mean reward on the scale asked for.
+    fn scaled(&self, mean: f32) -> f64 {
+        match self.scale {
+            RewardScale::Standard => (f64::from(mean) - self.model.card.reward_statistics.mean) / self.unit(),
+            RewardScale::Raw | RewardScale::WinRate => f64::from(mean),
+        }
+    }
+
+    /// A logit on the scale asked for is one of so many.
+    fn unit(&self) -> f64 {
+        match self.scale {
+            RewardScale::Standard => self.model.card.reward_statistics.standard_deviation,
+            RewardScale::Raw | RewardScale::WinRate => 1.0,
+        }
     }
 
     /// Mean preference for each response against the reference responses, and the mean of the preferences' own

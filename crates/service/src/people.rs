@@ -245,13 +245,17 @@ impl People {
                 resolved.push(Some(Ok(Resolved { person, state: None })));
                 continue;
             };
-            let (tenant, user_id) = (Arc::clone(&tenant), Arc::clone(&person.user_id));
-            let key = StateKey { model, tenant, user_id, version: person.version };
-            let known = states.get(&key).cloned();
+            // The id goes into the key and out again: ten thousand counts of references are left alone.
+            let Person { user_id, version, examples } = person;
+            let key = StateKey { model, tenant: Arc::clone(&tenant), user_id, version };
+            let known = states
+                .get(&key)
+                .map(|kept| kept.as_ref().map(|kept| kept.state.clone()).map_err(Unusable::clone));
             if known.is_none() {
-                missing.push((at, key));
+                missing.push((at, key.clone()));
             }
-            resolved.push(known);
+            let person = Person { user_id: key.user_id, version, examples };
+            resolved.push(known.map(|state| state.map(|state| Resolved { person, state })));
         }
         (resolved, missing)
     }

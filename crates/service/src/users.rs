@@ -258,10 +258,10 @@ fn weights_of(state: &UserState, population: &UserState) -> Vec<Weight> {
     let (mean, population) = (state.mean(), population.mean());
     mean.iter()
         .zip(population)
-        .zip(state.covariance().diag())
+        .zip(state.variances())
         .map(|((mean, population), variance)| Weight {
             mean: f64::from(*mean),
-            deviation: f64::from(*variance).sqrt(),
+            deviation: f64::from(variance).sqrt(),
             population: f64::from(*population),
         })
         .collect()

@@ -1,6 +1,7 @@
 //! What can be configured about training; every default was chosen on held-out people.
 
 use polyreward_domain::{HeadFamily, TextForm, TextForms};
+use polyreward_heads::{Distance, IdealPoint};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -119,11 +120,37 @@ pub struct PalAConfig {
     pub concentration: f64,
     /// Share of labels taken to be wrong when adapting.
     pub label_noise: f64,
+    /// How far a text is from an ideal point: `squared`, or `plain` as in the paper's code, whose margins are not linear in
+    /// the person and whose training takes several times as long.
+    #[serde(skip_serializing_if = "is_default")]
+    pub distance: Distance,
+    /// Where prototypes are mixed: `mixture-points` among latents, or `projected-mixture` among inputs, before the hidden
+    /// layer, as in the paper's code.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ideal_point: IdealPoint,
+}
+
+/// Whether a value need not be written down: what was trained before there was a choice was trained with the default.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for PalAConfig {
     fn default() -> Self {
-        Self { prototypes: None, concentration: 0.2, label_noise: LABEL_NOISE }
+        Self {
+            prototypes: None,
+            concentration: 0.2,
+            label_noise: LABEL_NOISE,
+            distance: Distance::Squared,
+            ideal_point: IdealPoint::MixturePoints,
+        }
+    }
+}
+
+impl PalAConfig {
+    /// Whether a person's weights enter a margin linearly.
+    pub(crate) fn is_linear(&self) -> bool {
+        (self.distance, self.ideal_point) == (Distance::Squared, IdealPoint::MixturePoints)
     }
 }
 
@@ -139,11 +166,15 @@ pub struct PalBConfig {
     pub concentration: f64,
     /// Share of labels taken to be wrong when adapting.
     pub label_noise: f64,
+    /// Whether the mixture of mappings is brought to unit length, as in the paper, rather than each mapping. Margins are then
+    /// not linear in the person, and training takes several times as long.
+    #[serde(skip_serializing_if = "is_default")]
+    pub normalised: bool,
 }
 
 impl Default for PalBConfig {
     fn default() -> Self {
-        Self { prototypes: None, dim: 32, concentration: 0.2, label_noise: LABEL_NOISE }
+        Self { prototypes: None, dim: 32, concentration: 0.2, label_noise: LABEL_NOISE, normalised: false }
     }
 }
 

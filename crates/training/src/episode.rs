@@ -9,7 +9,9 @@ use std::{collections::HashMap, thread};
 
 use candle_core::Tensor;
 use ndarray::{Array1, Array2};
-use polyreward_heads::{HeadError, LinearEvidence, Posterior, gaussian_posterior, simplex_posterior};
+use polyreward_heads::{
+    Head, HeadError, LinearEvidence, Observation, Posterior, UserState, gaussian_posterior, simplex_posterior,
+};
 use rand::{Rng, RngExt};
 
 use crate::{
@@ -149,6 +151,31 @@ impl Step {
         Ok(((observed.log()? * &self.asked)?.sum_all()?.neg()? / total)?)
     }
 
+    /// What an adapting head believes in each episode, `[B * R]` of them, of places' features `[B * P, F]`.
+    pub(crate) fn states(
+        &self,
+        head: &dyn Head,
+        [chosen, rejected]: [&Array2<f32>; 2],
+    ) -> Result<Vec<UserState>, TrainingError> {
+        let adapt = |episode: usize| {
+            let (person, draw) = (episode / self.draws, episode % self.draws);
+            let strength = |cell: usize| f64::from(self.shown_values[cell * self.draws + draw]);
+            let examples: Vec<Observation<'_>> = (person * self.places..(person + 1) * self.places)
+                .filter(|cell| strength(*cell) > 0.0)
+                .map(|cell| Observation {
+                    chosen: chosen.row(cell),
+                    rejected: rejected.row(cell),
+                    // Nothing is said twice in an episode.
+                    names: [cell as u64, u64::MAX],
+                    strength: strength(cell),
+                    label_confidence: 1.0 - f64::from(self.doubt_values[cell]),
+                })
+                .collect();
+            head.adapt(&examples, None)
+        };
+        Ok(in_parallel(self.people * self.draws, adapt)?)
+    }
+
     /// The posteriors of all episodes, `[B * R]` of them, from rows `[B * P, K]` and offsets `[B * P]`.
     fn posteriors(
         &self,
@@ -285,11 +312,7 @@ pub(crate) fn linear_margins(
 
     // The gradient of the negative log posterior at the solution, a function of rows, offsets and prior.
     let margins = rows.matmul(&solution)?.broadcast_add(&offsets)?;
-    let right = sigmoid(&margins.clamp(-30.0, 30.0)?)?;
-    let noise = step.noise(label_noise)?;
-    let observed = observe(&right, &noise)?;
-    let steepness = (&right * (1.0 - &right)?)?.broadcast_mul(&noise.affine(-2.0, 1.0)?)?;
-    let pull = ((steepness / observed)? * &step.shown)?;
+    let pull = pull(step, &margins, label_noise)?;
     let from_examples = rows.transpose(1, 2)?.contiguous()?.matmul(&pull)?;
     let from_prior = match prior {
         Prior::Gaussian => solution.clone(),
@@ -309,6 +332,49 @@ pub(crate) fn linear_margins(
     let side_by_side = data(side_by_side, &[people, width, draws * width])?;
     let spread = rows.matmul(&side_by_side)?.reshape((people, places, draws, width))?;
     let variance = spread.broadcast_mul(&rows.unsqueeze(2)?)?.sum(3)?;
+    Ok((mean, variance))
+}
+
+/// How hard each shown label pulls its margin up, `[B, P, R]`: the slope of its log likelihood, as often as it counts.
+fn pull(step: &Step, margins: &Tensor, label_noise: f64) -> Result<Tensor, TrainingError> {
+    let right = sigmoid(&margins.clamp(-30.0, 30.0)?)?;
+    let noise = step.noise(label_noise)?;
+    let observed = observe(&right, &noise)?;
+    let steepness = (&right * (1.0 - &right)?)?.broadcast_mul(&noise.affine(-2.0, 1.0)?)?;
+    Ok(((steepness / observed)? * &step.shown)?)
+}
+
+/// Margins `[B, P, R]` of every place, and their derivatives by the weights, `[B, P, R, K]`, at weights `[B, R, K]`.
+pub(crate) type Curved<'a> = &'a dyn Fn(&Tensor) -> Result<(Tensor, Tensor), TrainingError>;
+
+/// [`linear_margins`] where a margin is any smooth function of weights on the simplex: about the states that serving finds.
+/// The step in the graph is that of Gauss and Newton, so the gradient is that of the solution where margins are near
+/// linear, and close to it elsewhere; values are those of serving.
+pub(crate) fn curved_margins(
+    step: &Step,
+    states: &[UserState],
+    margins: Curved<'_>,
+    log_alpha: &Tensor,
+    label_noise: f64,
+) -> Result<(Tensor, Tensor), TrainingError> {
+    let (people, places, draws, width) = (step.people, step.places, step.draws, log_alpha.dim(0)?);
+    let means = states.iter().flat_map(|state| state.mean().to_vec()).collect();
+    let covariances = states.iter().flat_map(UserState::covariance).collect();
+    let solution = data(means, &[people, draws, width])?;
+    let covariances = data(covariances, &[people * draws, width, width])?;
+
+    let (at_solution, slopes) = margins(&solution)?;
+    let pull = pull(step, &at_solution, label_noise)?.unsqueeze(3)?;
+    let from_examples = slopes.broadcast_mul(&pull)?.sum(1)?;
+    let inverse = solution.clamp(1e-30, f64::INFINITY)?.recip()?;
+    let from_prior = inverse.broadcast_mul(&log_alpha.exp()?.reshape((1, 1, width))?)?.neg()?;
+    let gradient = (from_prior - from_examples)?.reshape((people * draws, width, 1))?;
+    let newton = covariances.matmul(&gradient)?.reshape((people, draws, width))?;
+    let (mean, _) = margins(&(solution - newton)?)?;
+
+    let slopes = slopes.transpose(1, 2)?.contiguous()?.reshape((people * draws, places, width))?;
+    let spread = (slopes.matmul(&covariances)? * &slopes)?.sum(2)?;
+    let variance = spread.reshape((people, draws, places))?.transpose(1, 2)?.contiguous()?;
     Ok((mean, variance))
 }
 

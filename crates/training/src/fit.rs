@@ -279,7 +279,7 @@ impl<'a> Fitting<'a> {
                 .collect();
             let state = head.adapt(&examples, None)?;
             let mean = state.mean().mapv(f64::from);
-            divergence += kl_from_prior(mean.view(), state.covariance().diag().mapv(f64::from).view());
+            divergence += kl_from_prior(mean.view(), state.variances().mapv(f64::from).view());
             means.push(mean);
         }
         let people = means.len() as f64;

@@ -272,6 +272,16 @@ pub(crate) fn gelu(t: &Tensor) -> Result<Tensor, TrainingError> {
     Ok(t.contiguous()?.apply_op1(Pointwise { value: |t: f32| t * normal_cdf(t).0, slope })?)
 }
 
+/// The derivative of [`gelu`], with its own.
+pub(crate) fn gelu_slope(t: &Tensor) -> Result<Tensor, TrainingError> {
+    let value = |t: f32| {
+        let (cdf, bell) = normal_cdf(t);
+        cdf + t * bell * 0.398_942_3
+    };
+    let slope = |t: f32| normal_cdf(t).1 * 0.398_942_3 * (2.0 - t * t);
+    Ok(t.contiguous()?.apply_op1(Pointwise { value, slope })?)
+}
+
 /// `1 / (1 + e^-t)`.
 pub(crate) fn sigmoid(t: &Tensor) -> Result<Tensor, TrainingError> {
     let slope = |t: f32| {
@@ -518,7 +528,7 @@ mod tests {
 
     #[test]
     fn pointwise_functions_have_their_gradients() {
-        for f in [sigmoid, softplus, gelu] {
+        for f in [sigmoid, softplus, gelu, gelu_slope] {
             check_gradient(&[(&POINTS, &[9])], |inputs| f(&inputs[0]).unwrap());
         }
     }

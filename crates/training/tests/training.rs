@@ -5,10 +5,12 @@ use std::fs;
 use ndarray::Array2;
 use polyreward_domain::{Attributes, HeadFamily, TextForm};
 use polyreward_heads::{
-    BackboneCard, EmbeddedForm, Head, ItemComparison, Items, Observation, Person, write_head,
+    BackboneCard, Distance, EmbeddedForm, Head, IdealPoint, ItemComparison, Items, Observation, Person,
+    write_head,
 };
 use polyreward_training::{
-    EpisodeConfig, Fitting, HoldOut, Provenance, TrainConfig, TrainingData, write_model,
+    EpisodeConfig, Fitting, HoldOut, PalAConfig, PalBConfig, Progress, Provenance, TrainConfig, TrainingData,
+    write_model,
 };
 use rand::{Rng, RngExt};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -115,6 +117,36 @@ fn two_opposite_tastes_are_told_apart_from_eight_examples() {
         } else {
             assert!(eight > 0.8, "{family}: {eight}");
         }
+    }
+}
+
+#[test]
+fn the_papers_own_forms_are_trained_where_they_are_asked_for() {
+    let data = opposites(60, 24, 1);
+    let unseen = relabelled(TrainingData { people: opposites(24, 24, 2).people, ..data.clone() });
+    let hold_out = HoldOut::choose(&data.people, &data.items.names, 0).unwrap();
+    let mut small = config(10);
+    small.episodes.learning_rate = 1e-2;
+    let pal_a = |distance, ideal_point| TrainConfig {
+        pal_a: PalAConfig { prototypes: Some(8), distance, ideal_point, ..PalAConfig::default() },
+        ..small.clone()
+    };
+    let pal_b = PalBConfig { prototypes: Some(4), normalised: true, ..PalBConfig::default() };
+    let cases = [
+        (HeadFamily::PalA, pal_a(Distance::Plain, IdealPoint::MixturePoints), 17),
+        (HeadFamily::PalA, pal_a(Distance::Plain, IdealPoint::ProjectedMixture), 17),
+        (HeadFamily::PalA, pal_a(Distance::Squared, IdealPoint::ProjectedMixture), 17),
+        (HeadFamily::PalB, TrainConfig { pal_b, ..small.clone() }, 4 + 10 + 1),
+    ];
+    for (family, config, features) in cases {
+        let fitting = Fitting::prepare(&data, &hold_out, &config, &[family], 0, &mut |_| {}).unwrap();
+        let mut losses = Vec::new();
+        let mut hear = |Progress::Epoch { loss, .. }| losses.push(loss);
+        let head = fitting.fit(family, &mut hear).unwrap().head;
+        assert!(losses[losses.len() - 1] < 0.95 * losses[0], "{family}: {losses:?}");
+        assert_eq!(head.feature_len(), features, "{family}");
+        let eight = accuracy(head.as_ref(), &unseen, 8);
+        assert!(eight > 0.6, "{family} {:?}: {eight}", config.pal_a);
     }
 }
 
@@ -231,5 +263,14 @@ fn a_configuration_out_of_range_is_refused_by_name() {
     assert!(refused(|c| c.episodes.dropout = 1.0).contains("episodes.dropout"));
     assert!(refused(|c| c.episodes.learning_rate = f64::NAN).contains("episodes.learning_rate"));
     assert!(refused(|c| c.pal_a.concentration = 0.0).contains("pal_a.concentration"));
+    // What was trained before there was a choice is not trained again for it.
+    let written = TrainConfig::default().of(HeadFamily::PalA)["head"].to_string();
+    assert!(!written.contains("distance") && !written.contains("ideal_point"), "{written}");
+    let read = serde_json::from_str::<TrainConfig>(
+        r#"{"pal_a": {"distance": "plain", "ideal_point": "projected-mixture"}, "pal_b": {"normalised": true}}"#,
+    );
+    let read = read.unwrap();
+    assert_eq!((read.pal_a.distance, read.pal_b.normalised), (Distance::Plain, true));
+    assert_ne!(read.of(HeadFamily::PalB), TrainConfig::default().of(HeadFamily::PalB));
     assert!(refused(|c| c.micro.label_noise = 0.5).contains("micro.label_noise"));
 }

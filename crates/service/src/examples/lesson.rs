@@ -131,7 +131,7 @@ impl Lesson {
 /// Which part of the prior's standard deviation is left: the root of the ratio of the total variances, at most 1 where
 /// examples agree, more where they contradict the prior.
 pub(crate) fn left_of_prior(state: &UserState, population: &UserState) -> f64 {
-    let total = |state: &UserState| state.covariance().diag().iter().map(|x| f64::from(*x)).sum::<f64>();
+    let total = |state: &UserState| state.variances().iter().map(|x| f64::from(*x)).sum::<f64>();
     let prior = total(population);
     if prior > 0.0 { (total(state) / prior).sqrt() } else { 1.0 }
 }

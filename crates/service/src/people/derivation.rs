@@ -97,9 +97,8 @@ impl Derivation {
 
     /// Keeps what was derived, unless somebody was erased since its examples were read.
     pub fn keep(&self, key: StateKey, kept: Kept, since: Erasures) {
-        let size = |state: &Arc<UserState>| 4 * (state.mean().len() + state.covariance().len());
         let state = kept.as_ref().ok().and_then(|resolved| resolved.state.as_ref());
-        let bytes = (ENTRY_BYTES + state.map_or(0, size)) as u64;
+        let bytes = (ENTRY_BYTES + state.map_or(0, |state| state.bytes())) as u64;
         self.states.insert_if(|| self.erasures() == since, key, kept, bytes);
     }
 

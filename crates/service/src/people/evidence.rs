@@ -185,7 +185,12 @@ pub(crate) fn restored(head: &dyn Head, stored: StoredState) -> Result<UserState
     let rows = stored.covariance.len();
     let covariance = Array2::from_shape_vec((size, size), stored.covariance)
         .map_err(|_| mismatch("a stored covariance", rows))?;
-    UserState::new(stored.mean.into(), covariance, usize::try_from(stored.examples).unwrap_or(usize::MAX))
+    let (mean, examples) = (stored.mean.into(), usize::try_from(stored.examples).unwrap_or(usize::MAX));
+    let is_diagonal = covariance.indexed_iter().all(|((i, j), x)| i == j || *x == 0.0);
+    if is_diagonal {
+        return UserState::independent(&mean, &covariance.diag().to_owned(), examples);
+    }
+    UserState::new(mean, covariance, examples)
 }
 
 /// What names a comparison whose poster did not: the same texts in the same roles are the same example.

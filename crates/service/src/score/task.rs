@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, thread};
 
+use foldhash::fast::RandomState;
 use ndarray::{Array2, ArrayView2, s};
 use polyreward_backbone::{Embedded, InputError};
 use polyreward_heads::{HeadError, UserState};
@@ -30,8 +31,15 @@ pub(crate) struct Panel {
 
 impl Panel {
     pub fn of(people: impl IntoIterator<Item = Option<Arc<UserState>>>) -> Self {
-        let mut panel = Self { states: Vec::new(), counts: Vec::new(), seats: Vec::new() };
-        let mut known: HashMap<Option<*const UserState>, usize> = HashMap::new();
+        let people = people.into_iter();
+        let many = people.size_hint().0;
+        let mut panel = Self {
+            states: Vec::with_capacity(many),
+            counts: Vec::with_capacity(many),
+            seats: Vec::with_capacity(many),
+        };
+        let mut known: HashMap<Option<*const UserState>, usize, RandomState> =
+            HashMap::with_capacity_and_hasher(many, RandomState::default());
         for state in people {
             let seat = *known.entry(state.as_ref().map(Arc::as_ptr)).or_insert_with(|| {
                 panel.states.push(state);
@@ -118,7 +126,7 @@ impl Task {
         }
     }
 
-    /// Rewards, and preferences of pairs, of a block of people after another.
+    /// Rewards, and preferences of pairs, of a block of people after another; rewards of pairs have no deviations.
     fn blocks(
         &self,
         features: ArrayView2<'_, f32>,
@@ -133,12 +141,11 @@ impl Task {
         let go_on = || self.wanted.check().map_err(TaskError::from);
         let judged = |users: &[&UserState]| -> Result<(Estimates, Option<Estimates>), TaskError> {
             go_on()?;
-            let rewards = judge.rewards(users, features, deviations, &go_on)?;
             if self.pairs() == 0 {
-                return Ok((rewards, None));
+                return Ok((judge.rewards(users, features, deviations, &go_on)?, None));
             }
-            let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
-            Ok((rewards, Some(judge.preferences(users, a, b)?)))
+            let [rewards, preferences] = judge.pairs(users, features, &go_on)?;
+            Ok((rewards, Some(preferences)))
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         for (wave, states) in states.chunks(at_once * threads).enumerate() {
@@ -173,7 +180,7 @@ impl Task {
         let mut rewards = Estimates::zeros(states, features.nrows());
         let mut preferences = Estimates::zeros(states, self.pairs());
         // An answer to a pair has a deviation of the preference alone.
-        self.blocks(features, self.pairs() == 0, |first, block, of_pairs| {
+        self.blocks(features, true, |first, block, of_pairs| {
             rewards.put(first, block);
             if let Some(block) = of_pairs {
                 preferences.put(first, block);

@@ -20,6 +20,7 @@ mod bt;
 mod lore;
 mod micro;
 mod pal_a;
+mod pal_a_curved;
 mod pal_b;
 mod vpl;
 
@@ -86,7 +87,10 @@ impl<'a> Setting<'a> {
         Ok(match family {
             HeadFamily::Bt => Box::new(bt::BtNetwork::new(self, rng)?),
             HeadFamily::Lore => Box::new(lore::LoreNetwork::new(self, rng)?),
-            HeadFamily::PalA => Box::new(pal_a::PalANetwork::new(self, rng)?),
+            HeadFamily::PalA if self.config.pal_a.is_linear() => {
+                Box::new(pal_a::PalANetwork::new(self, rng)?)
+            }
+            HeadFamily::PalA => Box::new(pal_a_curved::CurvedPalANetwork::new(self, rng)?),
             HeadFamily::PalB => Box::new(pal_b::PalBNetwork::new(self, rng)?),
             HeadFamily::Vpl => Box::new(vpl::VplNetwork::new(self, rng)?),
             HeadFamily::Micro => Box::new(micro::MicroNetwork::new(self, rng)?),
@@ -104,7 +108,7 @@ pub(crate) struct Common<'a> {
     pub(crate) reader: Reader<'a>,
     pub(crate) parameters: Parameters,
     pub(crate) dropout: [f32; 2],
-    hidden: Affine,
+    pub(crate) hidden: Affine,
     population: Var,
 }
 
@@ -162,12 +166,16 @@ pub(crate) fn people_of_step(crowd: &Crowd, config: &EpisodeConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use ndarray::Array2;
-    use polyreward_heads::{Calibration, EmbeddedForm, Observation};
+    use polyreward_heads::{Calibration, Distance, EmbeddedForm, IdealPoint, Observation};
     use rand::RngExt;
     use rand_chacha::rand_core::SeedableRng;
 
     use super::*;
-    use crate::{crowd::Pair, network::vector};
+    use crate::{
+        config::{PalAConfig, PalBConfig},
+        crowd::Pair,
+        network::vector,
+    };
 
     const ITEMS: usize = 60;
 
@@ -210,15 +218,28 @@ mod tests {
         config.lore.label_noise = 0.03;
         config.pal_a.concentration = 3.0;
         let forms = [TextForm::PromptResponse, TextForm::Response];
-        let setting = Setting {
-            items: &items,
-            seen: &seen,
-            people: 16,
-            forms: &forms,
-            config: &config,
-            dropout: [0.0, 0.0],
-        };
-        for family in HeadFamily::ALL {
+        let mut cases: Vec<(HeadFamily, TrainConfig)> =
+            HeadFamily::ALL.map(|family| (family, config.clone())).into();
+        for (distance, ideal_point) in [
+            (Distance::Plain, IdealPoint::MixturePoints),
+            (Distance::Plain, IdealPoint::ProjectedMixture),
+            (Distance::Squared, IdealPoint::ProjectedMixture),
+        ] {
+            let pal_a = PalAConfig { distance, ideal_point, ..config.pal_a.clone() };
+            cases.push((HeadFamily::PalA, TrainConfig { pal_a, ..config.clone() }));
+        }
+        let pal_b = PalBConfig { normalised: true, ..config.pal_b.clone() };
+        cases.push((HeadFamily::PalB, TrainConfig { pal_b, ..config.clone() }));
+        for (family, config) in &cases {
+            let family = *family;
+            let setting = Setting {
+                items: &items,
+                seen: &seen,
+                people: 16,
+                forms: &forms,
+                config,
+                dropout: [0.0, 0.0],
+            };
             let mut network = setting.network(family, &mut rng).unwrap();
             // A few steps, so that no weight is at its start.
             for _ in 0..3 {

@@ -1,6 +1,8 @@
-//! PAL-B under training: `sum_k w_k s cos(g_k(prompt), f(response)) + q`, `w` on the simplex.
+//! PAL-B under training: `sum_k w_k s cos(g_k(prompt), f(response)) + q`, `w` on the simplex; or, as in the paper,
+//! `s cos(sum_k w_k g_k(prompt), f(response)) + q`.
 
-use candle_core::Var;
+use candle_core::{Tensor, Var};
+use ndarray::{Array1, Array2, Axis, concatenate};
 use polyreward_domain::TextForm;
 use polyreward_heads::{Activation, Head, Mlp, PalB, PalBParameters, Trunk};
 use rand_chacha::ChaCha8Rng;
@@ -8,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use super::{Common, Network, Prediction, Setting, concentrations};
 use crate::{
     crowd::Reader,
-    episode::{Prior, Step, linear_margins, moderated},
+    episode::{Prior, Step, curved_margins, linear_margins, moderated},
     error::TrainingError,
-    network::{Affine, Parameters, gelu, number, thinned, unit_rows, vector},
+    network::{Affine, Parameters, gelu, matrix, number, thinned, unit_rows, vector},
 };
 
 /// The cosine's scale at the start.
@@ -29,6 +31,7 @@ pub(crate) struct PalBNetwork<'a> {
     log_alpha: Var,
     prototypes: usize,
     label_noise: f64,
+    normalised: bool,
 }
 
 impl std::fmt::Debug for PalBNetwork<'_> {
@@ -70,9 +73,57 @@ impl<'a> PalBNetwork<'a> {
             log_alpha,
             prototypes,
             label_noise,
+            normalised: config.normalised,
         })
     }
+
+    /// As in the paper: the mixture of mappings has unit length, not each mapping. A margin is `w . z / sqrt(wᵀ G w)` with
+    /// `z` of chosen less rejected and the mappings' Gram matrix `G`.
+    fn normalised(
+        &self,
+        step: &Step,
+        mapped: &Tensor,
+        sides: [&Tensor; 2],
+        quality: &Tensor,
+    ) -> Result<(Tensor, Tensor), TrainingError> {
+        let (people, places, width) = (step.people, step.places, self.prototypes);
+        let scale = self.log_scale.exp()?;
+        let similar = |side: &Tensor| -> Result<Tensor, TrainingError> {
+            Ok(mapped.matmul(&side.unsqueeze(2)?)?.squeeze(2)?.broadcast_mul(&scale)?)
+        };
+        let (chosen, rejected) = (similar(sides[0])?, similar(sides[1])?);
+        let gram = mapped.matmul(&mapped.transpose(1, 2)?.contiguous()?)?;
+
+        let of_quality = vector(quality)?;
+        let features = |z: &Tensor, of_quality: Array1<f32>| -> Result<Array2<f32>, TrainingError> {
+            let (z, gram) = (matrix(z)?, matrix(&gram.flatten_from(1)?)?);
+            let lower: Vec<usize> = (0..width).flat_map(|i| (0..=i).map(move |j| i * width + j)).collect();
+            Ok(concatenate![Axis(1), z, gram.select(Axis(1), &lower), of_quality.insert_axis(Axis(1))])
+        };
+        let none = Array1::zeros(of_quality.len());
+        let of_sides = [features(&chosen, of_quality)?, features(&rejected, none)?];
+        let states = step.states(self.head()?.as_ref(), [&of_sides[0], &of_sides[1]])?;
+
+        let z = (chosen - rejected)?.reshape((people, places, width))?;
+        let gram = gram.reshape((people, places * width, width))?;
+        let quality = quality.reshape((people, places, 1))?;
+        let margins = |weights: &Tensor| -> Result<(Tensor, Tensor), TrainingError> {
+            let columns = weights.transpose(1, 2)?.contiguous()?;
+            let along = gram.matmul(&columns)?.reshape((people, places, width, step.draws))?;
+            let along = along.transpose(2, 3)?.contiguous()?;
+            let square = along.broadcast_mul(&weights.unsqueeze(1)?)?.sum(3)?;
+            let length = square.clamp(SHORTEST_SQUARE, f64::INFINITY)?.sqrt()?;
+            let similarity = (z.matmul(&columns)? / &length)?;
+            let turned = along.broadcast_mul(&(&similarity / &length)?.unsqueeze(3)?)?;
+            let slopes = z.unsqueeze(2)?.broadcast_sub(&turned)?.broadcast_div(&length.unsqueeze(3)?)?;
+            Ok((similarity.broadcast_add(&quality)?, slopes))
+        };
+        curved_margins(step, &states, &margins, &concentrations(&self.log_alpha)?, self.label_noise)
+    }
 }
+
+/// Below this squared length a mixture of mappings is as long as its square root.
+const SHORTEST_SQUARE: f64 = 1e-12;
 
 impl Network for PalBNetwork<'_> {
     fn parameters(&mut self) -> &mut Parameters {
@@ -84,12 +135,20 @@ impl Network for PalBNetwork<'_> {
         let dropout = self.common.dropout;
         let responses = self.responses.read(&step.items, dropout[0], rng)?;
         let hidden = thinned(&gelu(&self.item[0].forward_data(&responses)?)?, dropout[1], rng)?;
-        let points = step.difference(&unit_rows(&self.item[1].forward(&hidden)?)?)?;
+        let items = unit_rows(&self.item[1].forward(&hidden)?)?;
+        let points = step.difference(&items)?;
         let dim = points.dim(1)?;
         let (prompts, of_place) = step.prompts(&self.prompts)?;
         let inputs = self.prompts.read(&prompts, dropout[0], rng)?;
         let mapped = self.mapping[1].forward(&gelu(&self.mapping[0].forward_data(&inputs)?)?)?;
         let mapped = mapped.broadcast_add(&self.constant)?.reshape((prompts.len(), self.prototypes, dim))?;
+        if self.normalised {
+            let mapped = mapped.index_select(&of_place, 0)?;
+            let (chosen, rejected) =
+                (items.index_select(&step.chosen, 0)?, items.index_select(&step.rejected, 0)?);
+            let (mean, variance) = self.normalised(step, &mapped, [&chosen, &rejected], &seen.quality)?;
+            return Ok(moderated(&mean, &variance)?.into());
+        }
         let ideals = unit_rows(&mapped)?.index_select(&of_place, 0)?;
         let rows = ideals.matmul(&points.unsqueeze(2)?)?.squeeze(2)?;
         let rows = rows.broadcast_mul(&self.log_scale.exp()?)?;
@@ -115,7 +174,7 @@ impl Network for PalBNetwork<'_> {
             scale: number(&self.log_scale)?.exp(),
             alpha: vector(&concentrations(&self.log_alpha)?)?.mapv(|a| f64::from(a).exp()),
             label_noise: self.label_noise,
-            normalised: false,
+            normalised: self.normalised,
         })?))
     }
 }

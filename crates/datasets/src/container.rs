@@ -37,10 +37,17 @@ impl Columns {
     }
 
     pub(crate) fn check(&self, path: &Path, names: &[String]) -> Result<(), ReadError> {
-        match self.required.iter().find(|column| !names.iter().any(|name| name == *column)) {
-            Some(column) => Err(ReadError::Column { path: path.to_owned(), column }),
-            None => Ok(()),
+        for column in self.required {
+            match names.iter().filter(|name| name == column).count() {
+                0 => return Err(ReadError::Column { path: path.to_owned(), column }),
+                1 => {}
+                _ => {
+                    let detail = "one of its columns is there twice";
+                    return Err(ReadError::Layout { path: path.to_owned(), detail });
+                }
+            }
         }
+        Ok(())
     }
 }
 

@@ -128,7 +128,7 @@ impl Fields {
             ended += fields;
             match result {
                 ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::OutputFull if text.len() as u64 <= MAX_LINE_BYTES => {
+                ReadRecordResult::OutputFull if (text.len() as u64) < MAX_LINE_BYTES => {
                     text.resize(text.len() * 2, 0);
                 }
                 ReadRecordResult::OutputEndsFull if ends.len() < MAX_FIELDS => {

@@ -5,13 +5,32 @@ use std::{fmt, str::FromStr};
 /// Whose format a file of comparisons has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// polyreward's own: a comparison a row.
+    /// polyreward's own: a comparison a row; in a table, its fields are columns of the same names.
     Jsonl,
-    /// Anthropic's HH-RLHF: two dialogues a row, alike but for the last turn.
+    /// Anthropic's HH-RLHF: two dialogues a row (`chosen`, `rejected`), alike but for the last turn.
+    ///
+    /// The turns before the last are the prompt, as a chat. The data set does not tell people apart, so that all
+    /// comparisons are of one; they have no id.
     Hh,
-    /// PRISM: a survey of people, and each response they scored.
+    /// PRISM: a survey of people (`survey`), and each response they scored (`utterances`).
+    ///
+    /// In each interaction the chosen response is compared with each other one; the turns before are the prompt, with
+    /// the responses chosen in them. Strength is the difference of the scores, of 1 to 100, divided by 33. A tie, and a
+    /// choice against the person's own scores, is counted and gives no comparison. Ids are
+    /// `interaction.chosen.rejected`.
+    ///
+    /// Attributes: `age`, `gender`, `education`, `employment_status`, `marital_status`, `english_proficiency`;
+    /// `religion` and `ethnicity` as simplified; `birth_country`, `birth_region`, `birth_subregion`,
+    /// `reside_country`, `reside_region`, `reside_subregion`, `same_birth_reside_country` and `special_region`
+    /// out of `location`; `us_representative` and `uk_representative`.
     Prism,
     /// Community Alignment: a conversation of up to four turns a row.
+    ///
+    /// In each turn the preferred response is compared with each other text; the turns before are the prompt, with the
+    /// responses preferred in them, and the turn's feedback is the rationale. Ids are `conversation.turn.text`, the
+    /// last a digest of the rejected text, whichever slot it stands in.
+    ///
+    /// Attributes: `age`, `gender`, `education_level`, `political`, `ethnicity`, `country` and `lang`.
     CommunityAlignment,
 }
 

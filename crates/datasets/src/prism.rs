@@ -4,12 +4,13 @@ mod interaction;
 mod survey;
 
 use std::{
+    cmp::Ordering,
     collections::{HashSet, VecDeque},
     mem,
     path::{Path, PathBuf},
 };
 
-use polyreward_domain::Message;
+use polyreward_domain::{ComparisonRecord, Message, PersonId};
 
 use self::{
     interaction::{Interaction, Utterance},
@@ -19,7 +20,7 @@ use crate::{
     container::Item,
     lines::{MAX_LINE_BYTES, ReadError, too_long},
     reader::Source,
-    row::{Rejected, Row, Summary},
+    row::{Rejected, Row, Skip, Summary},
 };
 
 /// The interactions of PRISM, a conversation at a time.
@@ -28,7 +29,8 @@ use crate::{
 /// the file, in whatever order; one of more than 16 MiB is refused. What is remembered of the others is their ids: a
 /// conversation that comes back later is refused, since its turns would lack what came before them.
 pub(crate) struct PrismReader {
-    survey_file: Source,
+    /// Until it is read.
+    survey_file: Option<Source>,
     utterances: Source,
     survey: Survey,
     group: Option<Group>,
@@ -51,6 +53,8 @@ struct Replay {
     turns: VecDeque<Interaction>,
     history: Vec<Message>,
     next_turn: u32,
+    /// Whose the turns before are.
+    person: Option<PersonId>,
 }
 
 impl PrismReader {
@@ -61,7 +65,7 @@ impl PrismReader {
         let survey_file = Source::open(role("survey")?, &survey::COLUMNS, false, summary)?;
         let utterances = Source::open(role("utterances")?, &interaction::COLUMNS, false, summary)?;
         Ok(Self {
-            survey_file,
+            survey_file: Some(survey_file),
             utterances,
             survey: Survey::default(),
             group: None,
@@ -71,9 +75,13 @@ impl PrismReader {
     }
 
     pub(crate) fn next(&mut self, summary: &mut Summary) -> Option<Result<Row, ReadError>> {
-        while let Some(item) = self.survey_file.next() {
+        while let Some(file) = &mut self.survey_file {
+            let Some(item) = file.next() else {
+                self.survey_file = None;
+                break;
+            };
             let read = item.map(|Item { number, line }| {
-                self.survey_file.take(number, line, summary, |line, summary| self.survey.add(line, summary))
+                file.take(number, line, summary, |line, summary| self.survey.add(line, summary))
             });
             match read {
                 Ok(Ok(())) => {}
@@ -135,17 +143,8 @@ impl PrismReader {
 
     /// One turn as a row, with what was said before it.
     fn tell(&mut self, interaction: Interaction, summary: &mut Summary) -> Row {
-        let replay = &mut self.replay;
-        let told = interaction.check().and_then(|()| {
-            if interaction.turn() != replay.next_turn {
-                return Err("the turn before it is missing or refused".into());
-            }
-            let person = self.survey.person(interaction.person()).ok_or("its person is not in the survey")?;
-            interaction.comparisons(person, &mut replay.history)
-        });
-        match told {
+        match self.replay.tell(&interaction, &self.survey) {
             Ok((records, skipped)) => {
-                replay.next_turn += 1;
                 summary.skip(skipped);
                 summary.records += records.len() as u64;
                 Row { file: self.utterances.file(), number: interaction.number(), content: Ok(records) }
@@ -161,6 +160,30 @@ impl PrismReader {
         let lines: Vec<_> = rows.iter().map(|row| row.line.trim_end()).collect();
         let raw = lines.join("\n").into_bytes();
         Row { file: self.utterances.file(), number, content: Err(Rejected { reason, raw }) }
+    }
+}
+
+impl Replay {
+    /// The next turn's comparisons; where it is refused, so are those after it.
+    fn tell(
+        &mut self,
+        interaction: &Interaction,
+        survey: &Survey,
+    ) -> Result<(Vec<ComparisonRecord>, Vec<Skip>), String> {
+        interaction.check()?;
+        match interaction.turn().cmp(&self.next_turn) {
+            Ordering::Less => return Err("its turn is there a second time".into()),
+            Ordering::Greater => return Err("the turn before it is missing or refused".into()),
+            Ordering::Equal => {}
+        }
+        let id = interaction.person();
+        if self.person.get_or_insert_with(|| id.clone()) != id {
+            return Err("the turn before it is another person's".into());
+        }
+        let person = survey.person(id).ok_or("its person is not in the survey")?;
+        let told = interaction.comparisons(person, &mut self.history)?;
+        self.next_turn += 1;
+        Ok(told)
     }
 }
 

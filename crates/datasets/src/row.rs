@@ -101,7 +101,9 @@ impl Names {
         let end = name.char_indices().nth(MAX_NAME_CHARS).map_or(name.len(), |(at, _)| at);
         let name = &name[..end];
         if self.names.contains(name) {
-        } else if self.names.len() < MAX_NAMES {
+            return;
+        }
+        if self.names.len() < MAX_NAMES {
             self.names.insert(name.to_owned());
         } else {
             self.more = true;

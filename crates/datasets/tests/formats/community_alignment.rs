@@ -6,7 +6,7 @@ use crate::support::{Read, gzip, parquet, read, texts};
 
 const TURNS: [&str; 4] = ["first", "second", "third", "fourth"];
 
-/// A conversation's columns in the published order, all empty but for ids and attributes.
+/// A conversation's columns, empty but for ids and attributes.
 fn empty() -> Map<String, Value> {
     let mut row = Map::new();
     for (name, value) in [
@@ -246,6 +246,13 @@ fn every_container_gives_the_same() {
         assert_eq!(read.records(), plain.records());
         assert_eq!(read.summary, plain.summary);
     }
+}
+
+#[test]
+fn a_column_that_is_there_twice_is_refused() {
+    let text = csv(&[good()]).replacen("wave\n", "annotator_id\n", 1);
+    let error = read(text, Format::CommunityAlignment).unwrap_err();
+    assert!(error.to_string().contains("twice"), "{error}");
 }
 
 #[test]

@@ -240,6 +240,20 @@ fn an_interaction_that_contradicts_itself_is_refused_with_what_follows() {
 }
 
 #[test]
+fn turns_that_do_not_follow_each_other_are_refused() {
+    let follow = |change: fn(&mut Value)| {
+        let mut rows = conversation("c0");
+        rows[3..].iter_mut().for_each(change);
+        let read = read_prism(&[person("user0"), person("user1")], &rows);
+        assert_eq!((read.records().len(), read.summary.rejected), (2, 2));
+        read.only_reason().to_owned()
+    };
+    assert_eq!(follow(|row| row["turn"] = json!(0)), "its turn is there a second time");
+    assert_eq!(follow(|row| row["turn"] = json!(2)), "the turn before it is missing or refused");
+    assert_eq!(follow(|row| row["user_id"] = json!("user1")), "the turn before it is another person's");
+}
+
+#[test]
 fn too_many_responses_to_one_prompt_are_refused() {
     let rows: Vec<_> =
         (0..17).map(|at| response("c0", 0, at, &format!("r{at}"), 50 + at, at == 16)).collect();

@@ -28,8 +28,8 @@ use crate::{
     lines::{MAX_LINE_BYTES, NOT_UTF8, ReadError, Refused, too_long},
 };
 
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 256;
+/// Rows decoded at a time: few, since each may hold megabytes.
+const BATCH_ROWS: usize = 64;
 /// Lists and structs within each other; formats need three.
 const MAX_DEPTH: usize = 8;
 

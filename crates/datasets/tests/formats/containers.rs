@@ -1,5 +1,7 @@
 //! What holds for every format: files that break off, endless lines, and what their first bytes say.
 
+use arrow_array::RecordBatch;
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use polyreward_datasets::{Format, ReadError};
 
 use crate::support::{Files, Read, gzip, parquet, read, read_paths, texts};
@@ -22,6 +24,24 @@ fn a_cut_table_is_an_error() {
         let error = read(&whole[..end], Format::Jsonl).unwrap_err();
         assert!(matches!(error, ReadError::Io { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_table_of_many_row_groups_is_read_to_its_end() {
+    let files = Files::new();
+    let file = std::fs::File::create(files.folder().join("table")).unwrap();
+    let column = |text: &'static str| texts((0..300).map(|_| Some(text)));
+    let columns = [("user_id", column("ada")), ("chosen", column("a")), ("rejected", column("b"))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(70));
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties.build())).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let read = read_paths(&[files.folder().join("table")], Format::Jsonl).unwrap();
+    assert!(read.rows.iter().map(|row| row.number).eq(1..=300));
+    assert_eq!(read.records().len(), 300);
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl CsvRows {
     fn line(&self, record: Record) -> Result<String, Refused> {
         let fields = match record {
             Record::Whole(fields) => fields,
-            Record::TooLong(raw) => return Err(Refused { reason: too_long(), raw }),
+            Record::TooMuch(refused) => return Err(refused),
         };
         if fields.len() != self.columns.len() {
             let reason = format!("has {} fields, the header {}", fields.len(), self.columns.len());
@@ -88,8 +88,8 @@ fn as_list(fields: &[Vec<u8>]) -> Vec<u8> {
 
 enum Record {
     Whole(Vec<Vec<u8>>),
-    /// Its beginning, without quotes and commas.
-    TooLong(Vec<u8>),
+    /// More than is kept: its beginning, without quotes and commas.
+    TooMuch(Refused),
 }
 
 /// A CSV file's records, none of which fills the memory.
@@ -118,7 +118,7 @@ impl Fields {
     fn read(&mut self) -> io::Result<Option<Record>> {
         let (mut text, mut filled) = (vec![0; 4096], 0);
         let (mut ends, mut ended) = (vec![0; 64], 0);
-        let mut kept = None;
+        let mut refused = None;
         loop {
             let input = self.reader.fill_buf()?;
             let (result, used, written, fields) =
@@ -134,13 +134,19 @@ impl Fields {
                 ReadRecordResult::OutputEndsFull if ends.len() < MAX_FIELDS => {
                     ends.resize(ends.len() * 2, 0);
                 }
-                ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
-                    kept.get_or_insert_with(|| text[..filled].to_vec());
+                full @ (ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull) => {
+                    refused.get_or_insert_with(|| Refused {
+                        reason: match full {
+                            ReadRecordResult::OutputFull => too_long(),
+                            _ => format!("has more than {MAX_FIELDS} fields"),
+                        },
+                        raw: text[..filled].to_vec(),
+                    });
                     (filled, ended) = (0, 0);
                 }
                 ReadRecordResult::Record => {
-                    return Ok(Some(match kept {
-                        Some(beginning) => Record::TooLong(beginning),
+                    return Ok(Some(match refused {
+                        Some(refused) => Record::TooMuch(refused),
                         None => Record::Whole(split(&text, &ends[..ended])),
                     }));
                 }

@@ -215,6 +215,18 @@ fn rows_that_are_no_csv_are_refused_and_the_next_one_read() {
 }
 
 #[test]
+fn a_row_with_too_many_fields_is_refused_however_many() {
+    let text = csv(&[good()]);
+    let (header, row) = text.trim_end().split_once('\n').unwrap();
+    for (more, reason) in [(1, "has 42 fields, the header 41"), (10_000, "has more than 4096 fields")] {
+        let text = format!("{header}\n{row}{}\n{row}\n", ",x".repeat(more));
+        let read = read(text, Format::CommunityAlignment).unwrap();
+        assert_eq!(read.only_reason(), reason);
+        assert_eq!(read.records().len(), 4);
+    }
+}
+
+#[test]
 fn an_endless_field_is_refused_in_bounded_memory_and_the_next_row_read() {
     let text = csv(&[good(), good()]);
     let endless = text.replacen("Salmon", &"x".repeat(40 << 20), 1);

@@ -13,7 +13,27 @@ use serde::{
     de::{Deserializer, IgnoredAny},
 };
 
-use crate::lines::{Lines, ReadError, open_lines};
+use crate::{
+    container::Columns,
+    lines::{Lines, ReadError, open_lines},
+};
+
+/// As a table: the same names.
+pub(crate) const COLUMNS: Columns = Columns {
+    required: &["user_id", "chosen", "rejected"],
+    optional: &[
+        "attributes",
+        "prompt",
+        "strength",
+        "label_confidence",
+        "rationale",
+        "split",
+        "tags",
+        "id",
+        "created_at",
+    ],
+    passed_over: &[],
+};
 
 /// Opens a JSONL file, plain or gzipped.
 ///
@@ -41,29 +61,9 @@ impl JsonlReader {
     }
 
     fn parse(&mut self, line: &str) -> Result<ComparisonRecord, ReadError> {
-        let row: Row = serde_json::from_str(line).map_err(|error| self.lines.refuse(describe(&error)))?;
-        self.unknown_fields.extend(row.unknown.into_keys());
-        let record = ComparisonRecord {
-            user_id: row.user_id,
-            attributes: row.attributes,
-            comparison: Comparison {
-                prompt: row.prompt,
-                chosen: row.chosen,
-                rejected: row.rejected,
-                strength: row.strength,
-                label_confidence: row.label_confidence,
-                rationale: row.rationale,
-            },
-            split: row.split,
-            tags: row.tags,
-            id: row.id,
-            created_at: row.created_at,
-        };
-        match record.comparison.check() {
-            // A tie is an observation, though nothing can be learned from it; whoever reads on decides.
-            Ok(()) | Err((_, ComparisonError::Identical)) => Ok(record),
-            Err((field, error)) => Err(self.lines.refuse(format!("{field} {error}"))),
-        }
+        let (record, unknown) = parse(line).map_err(|detail| self.lines.refuse(detail))?;
+        self.unknown_fields.extend(unknown);
+        Ok(record)
     }
 }
 
@@ -72,6 +72,32 @@ impl Iterator for JsonlReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.lines.next()?.and_then(|line| self.parse(&line)))
+    }
+}
+
+/// A line as a record, with the names of its fields that are not of the format; or what is wrong with it.
+pub(crate) fn parse(line: &str) -> Result<(ComparisonRecord, impl Iterator<Item = String> + use<>), String> {
+    let row: Row = serde_json::from_str(line).map_err(|error| describe(&error))?;
+    let record = ComparisonRecord {
+        user_id: row.user_id,
+        attributes: row.attributes,
+        comparison: Comparison {
+            prompt: row.prompt,
+            chosen: row.chosen,
+            rejected: row.rejected,
+            strength: row.strength,
+            label_confidence: row.label_confidence,
+            rationale: row.rationale,
+        },
+        split: row.split,
+        tags: row.tags,
+        id: row.id,
+        created_at: row.created_at,
+    };
+    match record.comparison.check() {
+        // A tie is an observation, though nothing can be learned from it; whoever reads on decides.
+        Ok(()) | Err((_, ComparisonError::Identical)) => Ok((record, row.unknown.into_keys())),
+        Err((field, error)) => Err(format!("{field} {error}")),
     }
 }
 

@@ -11,6 +11,17 @@ use flate2::read::MultiGzDecoder;
 /// A longer line is refused before it fills the memory.
 pub(crate) const MAX_LINE_BYTES: u64 = 16 << 20;
 
+/// Some programs begin a UTF-8 file with this.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Why a row that is not text is refused.
+pub(crate) const NOT_UTF8: &str = "is not UTF-8";
+
+/// Why a row of more than [`MAX_LINE_BYTES`] is refused.
+pub(crate) fn too_long() -> String {
+    format!("is longer than {MAX_LINE_BYTES} bytes")
+}
+
 /// Why a file or a line of it cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -33,19 +44,60 @@ pub enum ReadError {
         /// What is wrong with it, without its text.
         detail: String,
     },
+    /// A table lacks a column that its format has.
+    #[error("{path} has no column {column}")]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: &'static str,
+    },
+    /// A table holds a column in a type that cannot be read as the format's.
+    #[error("{path}: column {column} is of type {kind}")]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// Its type.
+        kind: String,
+    },
+    /// A folder or a list of files is not what the format consists of.
+    #[error("{path}: {detail}")]
+    Layout {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is missing or too much.
+        detail: &'static str,
+    },
 }
 
-/// Opens a file of lines; a gzipped one is told by its first bytes, not by its name.
+/// What cannot be read of a file, and why.
+pub(crate) struct Refused {
+    /// What is wrong, without its text.
+    pub(crate) reason: String,
+    /// Its bytes; of what is longer than [`MAX_LINE_BYTES`], the beginning.
+    pub(crate) raw: Vec<u8>,
+}
+
+/// A file's bytes, out of gzip where it is gzipped, which its first bytes say and not its name.
+pub(crate) fn open_bytes(path: &Path) -> Result<Box<dyn BufRead + Send>, ReadError> {
+    let failed = |source| ReadError::Io { path: path.to_owned(), source };
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
+    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
+    Ok(if gzipped {
+        Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file)))
+    } else {
+        Box::new(file)
+    })
+}
+
+/// Opens a file of lines, plain or gzipped.
 ///
 /// # Errors
 /// [`ReadError::Io`].
 pub fn open_lines(path: &Path) -> Result<Lines, ReadError> {
-    let failed = |source| ReadError::Io { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
-    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn BufRead + Send> =
-        if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) };
-    Ok(Lines { path: path.to_owned(), reader, line: 0, broken: false })
+    Ok(Lines::new(path, open_bytes(path)?))
 }
 
 /// The lines of a file with text in them.
@@ -58,6 +110,10 @@ pub struct Lines {
 }
 
 impl Lines {
+    pub(crate) fn new(path: &Path, reader: Box<dyn BufRead + Send>) -> Self {
+        Self { path: path.to_owned(), reader, line: 0, broken: false }
+    }
+
     /// Number of the line read last, from 1.
     pub fn line(&self) -> u64 {
         self.line
@@ -68,34 +124,54 @@ impl Lines {
         ReadError::Line { path: self.path.clone(), line: self.line, detail }
     }
 
-    fn next_line(&mut self) -> Result<Option<String>, ReadError> {
+    fn failed(&self, source: io::Error) -> ReadError {
+        ReadError::Io { path: self.path.clone(), source }
+    }
+
+    /// The next line with text in it, or what is wrong with it.
+    pub(crate) fn next_line(&mut self) -> Option<Result<Result<String, Refused>, ReadError>> {
+        if self.broken {
+            return None;
+        }
+        let next = self.read_line().transpose();
+        self.broken = matches!(next, Some(Err(_)));
+        next
+    }
+
+    fn read_line(&mut self) -> Result<Option<Result<String, Refused>>, ReadError> {
         loop {
-            let mut bytes = Vec::new();
-            let read = Read::take(&mut self.reader, MAX_LINE_BYTES + 1)
-                .read_until(b'\n', &mut bytes)
-                .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
+            let mut raw = Vec::new();
+            let read = Read::take(&mut self.reader, MAX_LINE_BYTES + 1).read_until(b'\n', &mut raw);
+            let read = read.map_err(|source| self.failed(source))?;
             if read == 0 {
                 return Ok(None);
             }
             self.line += 1;
             if read as u64 > MAX_LINE_BYTES {
                 self.skip_rest_of_line()?;
-                return Err(self.refuse(format!("is longer than {MAX_LINE_BYTES} bytes")));
+                return Ok(Some(Err(Refused { reason: too_long(), raw })));
             }
-            let line = String::from_utf8(bytes).map_err(|_| self.refuse("is not UTF-8".into()))?;
-            if !line.trim().is_empty() {
-                return Ok(Some(line));
+            if self.line == 1 && raw.starts_with(BYTE_ORDER_MARK) {
+                raw.drain(..BYTE_ORDER_MARK.len());
+            }
+            match String::from_utf8(raw) {
+                Ok(line) if line.trim().is_empty() => {}
+                Ok(line) => return Ok(Some(Ok(line))),
+                Err(error) => {
+                    return Ok(Some(Err(Refused { reason: NOT_UTF8.into(), raw: error.into_bytes() })));
+                }
             }
         }
     }
 
     fn skip_rest_of_line(&mut self) -> Result<(), ReadError> {
-        let failed = |source| ReadError::Io { path: self.path.clone(), source };
         loop {
-            let buffer = self.reader.fill_buf().map_err(failed)?;
-            let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (end + 1, true),
-                None => (buffer.len(), buffer.is_empty()),
+            let (used, done) = match self.reader.fill_buf() {
+                Ok(buffer) => match buffer.iter().position(|byte| *byte == b'\n') {
+                    Some(end) => (end + 1, true),
+                    None => (buffer.len(), buffer.is_empty()),
+                },
+                Err(source) => return Err(self.failed(source)),
             };
             self.reader.consume(used);
             if done {
@@ -109,11 +185,7 @@ impl Iterator for Lines {
     type Item = Result<String, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.broken {
-            return None;
-        }
-        let next = self.next_line().transpose();
-        self.broken = matches!(next, Some(Err(ReadError::Io { .. })));
-        next
+        let line = self.next_line()?;
+        Some(line.and_then(|line| line.map_err(|refused| self.refuse(refused.reason))))
     }
 }

@@ -32,10 +32,10 @@ pub enum Command {
 pub struct Where {
     /// Configuration file; by default ./polyreward.toml, where it exists
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// The database, as sqlite:PATH or postgres://...
     #[arg(long, value_name = "URL")]
-    database_url: Option<String>,
+    pub database_url: Option<String>,
 }
 
 /// Make a key.

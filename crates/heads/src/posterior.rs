@@ -434,6 +434,26 @@ mod tests {
     }
 
     #[test]
+    fn votes_that_cancel_pin_a_margin_and_leave_its_answer_open() {
+        // Of one number with the prior N(0, 1): n votes that cancel leave the variance 1 / (1 + n / 4) exactly, less than votes
+        // that agree do, as a logistic curve is steepest there. What they leave open is the answer, `p (1 - p) sd` to first order.
+        for n in [2, 4, 8] {
+            let offsets = Array1::zeros(n);
+            let after = |turn: f64| {
+                let directions =
+                    Array2::from_shape_fn((n, 1), |(at, _)| if at % 2 == 1 { turn } else { 1.0 });
+                let posterior = gaussian_posterior(&evidence(&directions, &offsets), None).unwrap();
+                let (mean, variance) = (posterior.mean[0], posterior.covariance[[0, 0]]);
+                (mean, variance, sigmoid(mean) * sigmoid(-mean) * variance.sqrt())
+            };
+            let ((for_it, agree, open), (neither, cancel, wider_open)) = (after(1.0), after(-1.0));
+            assert!(neither.abs() < 1e-9 && for_it > 0.5);
+            assert!((cancel - 1.0 / (1.0 + n as f64 / 4.0)).abs() < 1e-9 && cancel < agree);
+            assert!(wider_open > open, "{n}: {wider_open} {open}");
+        }
+    }
+
+    #[test]
     fn a_search_ends_where_it_would_have_from_the_prior() {
         let directions = array![[3.0, -1.0, 0.5], [-2.5, 1.2, 0.3], [0.4, 0.6, -4.0], [2.0, 0.1, 0.2]];
         let offsets = array![0.3, -0.8, 0.0, 1.0];

@@ -2,13 +2,17 @@
 
 use std::{
     io::IsTerminal,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a log without a terminal gets a line.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// All bars on the terminal, one below another: several pieces of work may run at once.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Progress of one piece of work.
 pub struct Progress {
@@ -22,10 +26,8 @@ impl Progress {
     /// Begins to show progress under a label.
     pub fn start(label: &str, total: usize) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(
-            Some(total as u64),
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
-        );
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
+        let bar = if terminal { BARS.add(bar) } else { bar };
         let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} {eta}")
             .expect("the template is a constant");
         bar.set_style(style);
@@ -47,6 +49,11 @@ impl Progress {
     /// Ends with a line that stays.
     pub fn finish(self, message: &str) {
         self.bar.finish_and_clear();
-        eprintln!("{}: {message}", self.label);
+        if self.terminal {
+            BARS.remove(&self.bar);
+            BARS.suspend(|| eprintln!("{}: {message}", self.label));
+        } else {
+            eprintln!("{}: {message}", self.label);
+        }
     }
 }

@@ -329,7 +329,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        calibration::sigmoid,
+        calibration::{log_sigmoid, sigmoid},
         input::{FormInput, TextInput},
         mlp::{Activation, Layer, tests::golden_projector},
     };
@@ -351,10 +351,31 @@ mod tests {
         let chord = mixture_point(project(&prototypes).view(), &weights);
         let close =
             |actual: f64, expected: f64| assert!((actual - expected).abs() < 1e-5, "{actual} {expected}");
-        for (point, expected, left, right, preference, squared) in [
-            (mixed, [0.165_964, 0.737_995], 2.624_503, 1.792_833, 0.303_292, 3.673_767),
-            (projected, [0.019_785, 1.247_563], 2.180_867, 1.278_483, 0.288_561, 3.121_663),
-            (chord, [0.130_181, 1.231_004], 2.159_859, 1.354_596, 0.308_901, 2.830_064),
+        for (point, expected, [left, right], logistic, preference, squared) in [
+            (
+                mixed,
+                [0.165_964, 0.737_995],
+                [2.624_503, 1.792_833],
+                [1.193_059, 0.361_389],
+                0.303_292,
+                3.673_767,
+            ),
+            (
+                projected,
+                [0.019_785, 1.247_563],
+                [2.180_867, 1.278_483],
+                [1.242_850, 0.340_465],
+                0.288_561,
+                3.121_663,
+            ),
+            (
+                chord,
+                [0.130_181, 1.231_004],
+                [2.159_859, 1.354_596],
+                [1.174_736, 0.369_472],
+                0.308_901,
+                2.830_064,
+            ),
         ] {
             close(point[0], expected[0]);
             close(point[1], expected[1]);
@@ -362,6 +383,9 @@ mod tests {
             close(plain[0], left);
             close(plain[1], right);
             close(sigmoid(plain[1] - plain[0]), preference);
+            let margin = plain[0] - plain[1];
+            close(-log_sigmoid(-margin), logistic[0]);
+            close(-log_sigmoid(margin), logistic[1]);
             let square = [0, 1].map(|row| distance(Distance::Squared, latents.row(row), &point).0);
             close(square[0] - square[1], squared);
         }
@@ -392,11 +416,15 @@ mod tests {
 
     #[test]
     fn softmax_weights_agree_with_golden_g2() {
-        // PAL specification G2: the weights of the population come of alpha as softmax of its logarithm.
-        let alpha = array![0.4_f64, -0.2, 1.1].mapv(f64::exp);
-        let users = LinearUsers::new(Prior::Simplex(alpha), 0.0).unwrap();
-        for (actual, expected) in users.population().mean().iter().zip([0.280_697, 0.154_050, 0.565_254]) {
-            assert!((actual - expected).abs() < 1e-6);
+        // PAL specification G2: the weights of the population come of alpha as softmax of its logarithm; at T = 1 and 0.5.
+        for (temperature, expected) in
+            [(1.0, [0.280_697, 0.154_050, 0.565_254]), (0.5, [0.186_693, 0.056_231, 0.757_076])]
+        {
+            let alpha = array![0.4_f64, -0.2, 1.1].mapv(|w| (w / temperature).exp());
+            let users = LinearUsers::new(Prior::Simplex(alpha), 0.0).unwrap();
+            for (actual, expected) in users.population().mean().iter().zip(expected) {
+                assert!((actual - expected).abs() < 1e-6);
+            }
         }
     }
 

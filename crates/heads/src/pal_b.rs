@@ -340,6 +340,17 @@ mod tests {
         for (actual, expected) in logits.iter().zip([-10.797_913, -12.482_589]) {
             assert!((actual - expected).abs() < 2e-4, "{actual} {expected}");
         }
+        // The mappings, their Gram matrix, and the items' products with them, of which all the rest is made; tolerance 1e-6.
+        let m = [0, 1].map(|row| [0, 1].map(|k| f64::from(g[k].dot(&unit(items.row(row))))));
+        let found = gram.iter().chain(m.as_flattened()).copied();
+        let mapped = g.iter().flatten().chain(&items).map(|x| f64::from(*x));
+        let expected = [
+            0.007_970, 0.011_579, 0.017_348, -0.071_382, -0.089_950, -0.080_838, -0.107_725, 0.070_803,
+            -0.054_375, 0.116_823, -0.060_829, -0.309_713, 1.111_680, -0.318_257, 0.614_799,
+        ];
+        for (actual, expected) in found.chain(mapped).zip(expected) {
+            assert!((actual - expected).abs() < 1e-6, "{actual} {expected}");
+        }
         let margin = logits[0] - logits[1];
         assert!((log_sigmoid(margin) + 0.170_168).abs() < 2e-5);
         assert!((log_sigmoid(-margin) + 1.854_844).abs() < 2e-5);

@@ -354,6 +354,15 @@ mod tests {
         // PAL specification G11 (float64 numpy), s = 2, whose prior's exponent is alpha - 1; tolerance 1e-6.
         let deltas = array![[1.2, -0.4, 0.1], [0.8, 0.5, -0.9], [-0.3, 1.1, 0.2], [2.0, -1.0, 0.4]] * 2.0;
         let fresh = array![2.0, -1.0, 0.6];
+        // Without a prior, at equal weights.
+        let model = Linear { directions: deltas.clone(), offsets: Array1::zeros(4) };
+        let (gradient, _) = curvature(
+            &model,
+            &[Label { strength: 1.0, noise: 0.0 }; 4],
+            &Array1::from_elem(3, 1.0 / 3.0),
+            true,
+        );
+        close(&gradient, &[-2.469_835, -0.332_089, 0.348_341], 1e-6);
         for (exponent, w, objective, covariance, [mean, variance, moderated]) in [
             (
                 0.5,
@@ -408,7 +417,7 @@ mod tests {
     #[test]
     fn loss_and_gradient_agree_with_golden_g2_1_and_g2_2() {
         // G2.1: differences through the basis. G2.2: mean loss at w = softmax(u) and its gradient by u = 0 and, at
-        // c = 1, the losses after 1, 10 and 500 of the reference's steps, at their weights; tolerance 1e-6.
+        // either c, the losses after 1, 10 and 500 of the reference's steps, at their weights; tolerance 1e-6.
         let basis = array![[0.8, -0.5], [0.1, 0.9], [-0.6, 0.4]];
         let d = array![[1.0, 0.2, -0.3], [0.4, -0.7, 0.5], [-0.2, 1.1, 0.6], [0.9, 0.3, -0.8]];
         let z: Array2<f64> = d.dot(&basis);
@@ -420,7 +429,9 @@ mod tests {
             (1.0, 0.996_860, 0.551_813_969, None),
             (1.0, 0.999_843, 0.551_789_509, None),
             (100.0, 0.5, 0.692_192_614, Some(-0.000_628)),
+            (100.0, 0.731_055, 0.691_613_548, None),
             (100.0, 0.999_178, 0.690_945_110, None),
+            (100.0, 0.999_989, 0.690_943_094, None),
         ] {
             let model = Linear { directions: &z / c, offsets: Array1::zeros(4) };
             let weights = array![w, 1.0 - w];
@@ -430,6 +441,26 @@ mod tests {
                 let by_logits = (&gradient - weights.dot(&gradient)) * &weights;
                 close(&by_logits, &[slope, -slope], 1e-6);
             }
+        }
+    }
+
+    #[test]
+    fn votes_that_cancel_pin_a_margin_and_leave_its_answer_open() {
+        // Of one number with the prior N(0, 1): n votes that cancel leave the variance 1 / (1 + n / 4) exactly, less than votes
+        // that agree do, as a logistic curve is steepest there. What they leave open is the answer, `p (1 - p) sd` to first order.
+        for n in [2, 4, 8] {
+            let offsets = Array1::zeros(n);
+            let after = |turn: f64| {
+                let directions =
+                    Array2::from_shape_fn((n, 1), |(at, _)| if at % 2 == 1 { turn } else { 1.0 });
+                let posterior = gaussian_posterior(&evidence(&directions, &offsets), None).unwrap();
+                let (mean, variance) = (posterior.mean[0], posterior.covariance[[0, 0]]);
+                (mean, variance, sigmoid(mean) * sigmoid(-mean) * variance.sqrt())
+            };
+            let ((for_it, agree, open), (neither, cancel, wider_open)) = (after(1.0), after(-1.0));
+            assert!(neither.abs() < 1e-9 && for_it > 0.5);
+            assert!((cancel - 1.0 / (1.0 + n as f64 / 4.0)).abs() < 1e-9 && cancel < agree);
+            assert!(wider_open > open, "{n}: {wider_open} {open}");
         }
     }
 

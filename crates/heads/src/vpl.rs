@@ -394,13 +394,15 @@ mod tests {
 
     #[test]
     fn the_decoder_agrees_with_golden_g1_5_and_splits_in_two_halves() {
-        // G1.5 at the latents of G1.4 on the sphere, and at the clamped mean.
+        // G1.5 at the latents of G1.4 on the sphere, at the clamped mean, and at the raw latents.
         let items = array![[0.2, 0.7, -0.3], [-0.5, 0.1, 0.6]];
         for (case, z, expected) in [
             (CASES[0], [0.687_229, -1.236_008], [-0.012_429, 0.242_196, 0.436_685]),
             (CASES[0], [0.054_544, -0.030_033], [0.039_540, 0.848_190, 0.308_178]),
             (CASES[1], [0.119_844, -1.409_126], [-0.252_524, -0.126_820, 0.468_615]),
             (CASES[1], [-0.166_633, -1.0], [-0.043_218, -0.051_347, 0.502_032]),
+            (CASES[0], [0.547_594, -0.984_869], [-0.004_871, 0.315_914, 0.420_484]),
+            (CASES[1], [0.136_633, -1.606_531], [-0.181_874, -0.169_971, 0.497_024]),
         ] {
             let r = rewards(case, &items, z);
             close([r[0], r[1], sigmoid(r[0] - r[1])], &expected);
@@ -439,18 +441,24 @@ mod tests {
         let posteriors =
             [([0.054_544, -0.030_033], [-0.027_993, -0.092_430]), ([-0.166_633, -1.0], [-1.0, -1.0])];
         let expected = [[0.410_332, 0.335_006, 0.023_336], [0.386_891, 0.358_433, 0.119_601]];
-        for ((case, (mean, log_variance)), expected) in CASES.into_iter().zip(posteriors).zip(expected) {
+        let of_latents = [
+            [-1.145_487, -0.584_558, -1.112_418, -0.026_378],
+            [-4.376_995, -0.329_831, -0.062_243, 0.074_431],
+        ];
+        let of_cases = CASES.into_iter().zip(posteriors).zip(expected).zip(of_latents);
+        for (((case, (mean, log_variance)), expected), at_latents) in of_cases {
             let mean: [f32; 2] = mean;
             let r = rewards(case, &others, mean);
             let a = rewards(case, &pair, mean)[0];
             let win_rate = r.iter().map(|r| sigmoid(a - r)).sum::<f64>() / 3.0;
             let log_variance: [f32; 2] = log_variance;
-            let probabilities =
-                [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]].map(|signs: [f32; 2]| {
-                    let z = [0, 1].map(|d| mean[d] + (log_variance[d] / 2.0).exp() * signs[d]);
-                    let r = rewards(case, &pair, z);
-                    sigmoid(r[0] - r[1])
-                });
+            let margins = [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]].map(|signs: [f32; 2]| {
+                let z = [0, 1].map(|d| mean[d] + (log_variance[d] / 2.0).exp() * signs[d]);
+                let r = rewards(case, &pair, z);
+                r[0] - r[1]
+            });
+            close(margins, &at_latents);
+            let probabilities = margins.map(sigmoid);
             let information = information_gain(&probabilities, &[1.0; 4]);
             close([win_rate, probabilities.iter().sum::<f64>() / 4.0, information], &expected);
         }

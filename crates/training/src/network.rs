@@ -557,6 +557,9 @@ mod tests {
             }
         };
         near(&[number(&loss).unwrap() as f32, number(&entropy).unwrap() as f32], &[0.594_487, -0.987_678]);
+        // With the paper's weight of the regulariser.
+        let both = number(&loss).unwrap() + 0.5 * number(&entropy).unwrap();
+        assert!((both - 0.100_647).abs() < 2e-6, "{both}");
         let gradients = loss.backward().unwrap();
         let of = |var: &Var| vector(gradients.get(var).unwrap()).unwrap().to_vec();
         near(&of(&logits), &[-0.066_492, -0.020_159, 0.086_651, -0.059_639, 0.019_237, 0.040_401]);
@@ -564,6 +567,19 @@ mod tests {
         let regular = entropy.affine(0.5, 0.0).unwrap().backward().unwrap();
         let of_router = vector(regular.get(&logits).unwrap()).unwrap();
         near(&of_router.to_vec(), &[-0.002_891, -0.031_331, 0.034_222, -0.018_269, 0.053_715, -0.035_446]);
+    }
+
+    #[test]
+    fn the_first_step_agrees_with_golden_g4() {
+        // PAL specification G4: the gradient of the loss by the weights' logits, and where AdamW's first step takes them.
+        let mut parameters = Parameters::default();
+        let logits = parameters.add(vec![0.3, -0.5], &[2], false).unwrap();
+        let gradient = data(vec![-0.085_260, 0.085_260], &[2]).unwrap();
+        let loss = (logits.as_tensor() * gradient).unwrap().sum_all().unwrap();
+        parameters.update(&loss.backward().unwrap(), 5e-3, 0.0).unwrap();
+        for (actual, expected) in vector(&logits).unwrap().iter().zip([0.305, -0.505]) {
+            assert!((actual - expected).abs() < 1e-6, "{actual} {expected}");
+        }
     }
 
     #[test]

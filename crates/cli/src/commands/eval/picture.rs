@@ -145,12 +145,20 @@ fn line(curve: &Curve, frame: &Frame, colour: &str, at: usize, curves: usize) ->
     )
 }
 
-/// Labels from the top down, each at least a line below the one before.
+/// Labels from the top down, each a line below the one before and all beside the frame; more than it has lines stand closer.
 fn apart(mut labels: Vec<(f64, &str, String)>) -> Vec<(f64, &str, String)> {
     const LINE: f64 = 16.0;
+    let lowest = HEIGHT - BOTTOM;
+    let line = LINE.min((lowest - TOP) / (labels.len().max(2) - 1) as f64);
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     for at in 1..labels.len() {
-        labels[at].0 = labels[at].0.max(labels[at - 1].0 + LINE);
+        labels[at].0 = labels[at].0.max(labels[at - 1].0 + line);
+    }
+    // What ran out at the bottom moves up, and takes with it whatever it meets.
+    let mut room = lowest;
+    for (y, _, _) in labels.iter_mut().rev() {
+        *y = y.min(room);
+        room = *y - line;
     }
     labels
 }
@@ -208,6 +216,21 @@ mod tests {
         let labels = apart(vec![(50.0, "", "b".into()), (49.0, "", "a".into()), (200.0, "", "c".into())]);
         let places: Vec<_> = labels.iter().map(|(y, _, text)| (*y, text.as_str())).collect();
         assert_eq!(places, [(49.0, "a"), (65.0, "b"), (200.0, "c")]);
+    }
+
+    #[test]
+    fn labels_of_curves_that_end_low_stay_beside_the_frame() {
+        for count in [2, 9, 40] {
+            let bottom = HEIGHT - BOTTOM;
+            let labels =
+                apart((0..count).map(|at| (bottom - f64::from(at) * 0.5, "", at.to_string())).collect());
+            let places: Vec<f64> = labels.iter().map(|(y, _, _)| *y).collect();
+            assert!(places.iter().all(|y| (TOP - 1e-9..=bottom).contains(y)), "{places:?}");
+            let line = 16.0_f64.min((bottom - TOP) / f64::from(count - 1));
+            assert!(places.windows(2).all(|two| two[1] - two[0] >= line - 1e-9), "{places:?}");
+            assert_eq!(labels[0].2, (count - 1).to_string());
+        }
+        assert!(apart(Vec::new()).is_empty());
     }
 
     #[test]

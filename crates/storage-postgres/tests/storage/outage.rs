@@ -169,12 +169,12 @@ async fn a_call_that_is_broken_off_leaves_no_transaction_behind() {
         });
         // Each time it may go on once more before it is dropped.
         let mut left = waits;
-        completed = poll_fn(|context| match left {
-            0 => Poll::Ready(false),
-            _ => {
-                left -= 1;
-                write.as_mut().poll(context).map(|()| true)
+        completed = poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
             }
+            left -= 1;
+            write.as_mut().poll(context).map(|()| true)
         })
         .await;
         drop(write);

@@ -21,7 +21,7 @@ SAMPLE := $(CACHE)/sample/people.jsonl.gz
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites postgres check-openapi check-tools ruff
+.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,7 +62,7 @@ test: check ## everything CI runs
 	cargo test --workspace --locked --doc
 	$(PYTHON) -m unittest discover --start-directory tools/tests
 
-check: setup check-tools check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
+check: setup check-tools check-sqlx check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
 	@sh tools/need-cargo.sh fmt - -
 	@sh tools/need-cargo.sh clippy - -
 	@sh tools/need-cargo.sh deny $(CARGO_DENY) $(TOOLS)
@@ -74,6 +74,10 @@ check: setup check-tools check-openapi ## formatting, lints, documentation, depe
 check-openapi: build
 	@$(POLYREWARD) openapi | diff -u openapi/openapi.json - || \
 	    { echo "openapi/openapi.json is out of date: $(POLYREWARD) openapi > openapi/openapi.json" >&2; exit 1; }
+
+check-sqlx: prerequisites postgres
+	@PYTHON=$(PYTHON) sh tools/prepare_sqlx.sh --check storage-sqlite
+	@PYTHON=$(PYTHON) sh tools/prepare_sqlx.sh --check storage-postgres
 
 ruff: prerequisites
 	@$(PYTHON) tools/setup_cache.py --ruff

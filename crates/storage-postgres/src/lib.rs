@@ -52,7 +52,7 @@ impl PostgresStorage {
     pub async fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StorageError> {
         migrate(url).await?;
         Ok(Self {
-            connections: Connections::new(options.bounded(parse(url, &options.application_name)?), options),
+            connections: Connections::new(options.settle(parse(url, &options.application_name)?), options),
         })
     }
 

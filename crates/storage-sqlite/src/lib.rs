@@ -82,17 +82,66 @@ impl Storage for SqliteStorage {
 
 #[cfg(test)]
 mod tests {
+    use polyreward_domain::UserId;
+    use sqlx::AssertSqlSafe;
+    use tempfile::TempDir;
+
     use super::*;
+
+    async fn opened() -> (TempDir, SqliteStorage) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("people.db");
+        let storage = SqliteStorage::open(file, &SqliteOptions::default()).await.unwrap();
+        (folder, storage)
+    }
+
+    /// On the one connection that writes.
+    async fn pragma(storage: &SqliteStorage, pragma: &str) {
+        let pragma = sqlx::query(AssertSqlSafe(format!("PRAGMA {pragma}")));
+        pragma.execute(&storage.writer).await.unwrap();
+    }
+
+    async fn fill(storage: &SqliteStorage, people: usize) -> Result<(), StorageError> {
+        let mut writing = storage.begin(&TenantId::default()).await?;
+        for number in 0..people {
+            let id: UserId = format!("{number:0>128}").parse().expect("the id of a user");
+            writing.hold_or_create_user(&id, OffsetDateTime::UNIX_EPOCH).await?;
+        }
+        writing.commit().await
+    }
 
     #[tokio::test]
     async fn a_transaction_that_sqlite_undid_by_itself_does_not_stop_the_next_writer() {
-        let folder = tempfile::tempdir().unwrap();
-        let storage =
-            SqliteStorage::open(folder.path().join("people.db"), &SqliteOptions::default()).await.unwrap();
+        let (_folder, storage) = opened().await;
         let mut transaction = storage.write().await.unwrap();
-        // As a full disk does it, unseen by the driver.
+        // As SQLite does it after some faults, unseen by the driver.
         sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
         drop(transaction);
+        storage.ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_stops_writers_until_there_is_room_and_keeps_nothing_half() {
+        let (_folder, storage) = opened().await;
+        // SQLite's own limit stands for the disk's; it cannot be less than what is there.
+        pragma(&storage, "max_page_count = 1").await;
+        let full = fill(&storage, 10_000).await;
+        assert!(matches!(full, Err(StorageError::Unavailable(_))), "{full:?}");
+        let first: UserId = format!("{:0>128}", 0).parse().unwrap();
+        let found = polyreward_storage::Reads::find(&storage, &TenantId::default(), &[first]).await.unwrap();
+        assert_eq!(found, [None]);
+        pragma(&storage, "max_page_count = 1000000").await;
+        fill(&storage, 1000).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_that_takes_no_writes_is_not_ready() {
+        let (_folder, storage) = opened().await;
+        pragma(&storage, "query_only = ON").await;
+        for refused in [storage.ping().await, fill(&storage, 1).await] {
+            assert!(matches!(refused, Err(StorageError::Unavailable(_))), "{refused:?}");
+        }
+        pragma(&storage, "query_only = OFF").await;
         storage.ping().await.unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -17,7 +17,7 @@ use sqlx::{
 use crate::{
     SqliteStorage,
     error::{is_busy, is_no_database},
-    sweeper::Sweeper,
+    sweeper::{self, Sweeper},
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -120,7 +120,9 @@ impl SqliteStorage {
             readers: pool(options.readers, options.acquire_timeout)
                 .connect_lazy_with(connect.clone().pragma("query_only", "ON")),
             writer: pool(1, options.acquire_timeout).connect_lazy_with(connect.clone()),
-            sweeper: Sweeper::new(connect),
+            sweeper: Sweeper::new(
+                pool(1, options.acquire_timeout).connect_lazy_with(connect.busy_timeout(sweeper::PATIENCE)),
+            ),
         };
         // A process that ended between an erasure and its sweeping left the rest to this one.
         storage.sweeper.sweep_after(true).await;
@@ -200,9 +202,4 @@ fn pool(connections: u32, acquire_timeout: Duration) -> SqlitePoolOptions {
         // After some faults (a full disk) SQLite rolls back by itself, and the driver believes to be in a transaction for
         // ever; such a connection is closed, and another opened.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-}
-
-/// A pool of one connection that waits for nobody longer than this.
-pub(crate) fn impatient(connect: SqliteConnectOptions, patience: Duration) -> SqlitePool {
-    pool(1, patience).connect_lazy_with(connect.busy_timeout(patience))
 }

@@ -261,6 +261,7 @@ impl Reads for SqliteStorage {
     ) -> Result<Vec<StoredExample>, StorageError> {
         let (tenant, user_id) = (tenant.as_str(), user_id.as_str());
         let asked = json(example_ids)?;
+        // The sign keeps SQLite from walking all of the person's examples in their order.
         let rows = sqlx::query_as!(
             ExampleRow,
             "SELECT example_id,
@@ -274,7 +275,7 @@ impl Reads for SqliteStorage {
                     created_at
                FROM examples
               WHERE tenant_id = ? AND user_id = ? AND example_id IN (SELECT value FROM json_each(?))
-              ORDER BY position",
+              ORDER BY +position",
             tenant,
             user_id,
             asked,

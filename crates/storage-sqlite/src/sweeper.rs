@@ -8,12 +8,10 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
-
-use crate::open::impatient;
+use sqlx::SqlitePool;
 
 /// How long a sweep waits for readers and writers that are in its way.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Erased rows are overwritten in the database file, but the write-ahead log still holds the pages on which they came. A
 /// sweep copies the log into the file and cuts it to nothing. A reader of an older moment, such as a backup by another
@@ -26,8 +24,9 @@ pub(crate) struct Sweeper {
 }
 
 impl Sweeper {
-    pub(crate) fn new(connect: SqliteConnectOptions) -> Self {
-        Self { pool: impatient(connect, PATIENCE), owed: Arc::default() }
+    /// On a pool of one connection, whose busy timeout is [`PATIENCE`].
+    pub(crate) fn new(pool: SqlitePool) -> Self {
+        Self { pool, owed: Arc::default() }
     }
 
     /// Something is about to be erased: before its commit, so that a caller who leaves during it leaves the debt behind.

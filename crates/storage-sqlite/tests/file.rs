@@ -267,27 +267,35 @@ async fn an_erasure_that_a_reader_holds_up_is_swept_after_a_later_commit() {
     assert_eq!(folder.marks(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn many_who_open_a_new_file_at_once_all_find_it_up_to_date() {
-    let folder = Folder::new();
-    let opened = (0..8).map(|_| {
-        let file = folder.file();
-        tokio::spawn(async move { SqliteStorage::open(file, &SqliteOptions::default()).await.unwrap() })
-    });
-    let mut storages = Vec::new();
-    for opening in opened.collect::<Vec<_>>() {
-        storages.push(opening.await.unwrap());
+    for _ in 0..10 {
+        let folder = Folder::new();
+        let opening = (0..8).map(|_| {
+            let file = folder.file();
+            tokio::spawn(async move { SqliteStorage::open(file, &SqliteOptions::default()).await })
+        });
+        for opened in opening.collect::<Vec<_>>() {
+            opened.await.unwrap().unwrap().ping().await.unwrap();
+        }
     }
-    // They write beside each other, as processes would.
-    let writers = storages.iter().cloned().map(|storage| {
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_who_share_no_connection_lose_nothing() {
+    let folder = Folder::new();
+    let writers = (0..4).map(|_| {
+        let file = folder.file();
         tokio::spawn(async move {
-            for _ in 0..10 {
+            let storage = SqliteStorage::open(file, &SqliteOptions::default()).await.unwrap();
+            for _ in 0..20 {
+                let now = OffsetDateTime::UNIX_EPOCH;
                 let mut writing = begin(&storage).await;
-                let (ada, _) =
-                    writing.hold_or_create_user(&user("ada"), OffsetDateTime::UNIX_EPOCH).await.unwrap();
-                let examples = ada.examples + 1;
+                let known = writing.hold_user(&user("ada")).await.unwrap();
+                let examples = known.map_or(1, |ada| ada.examples + 1);
+                writing.hold_or_create_user(&user("ada"), now).await.unwrap();
                 writing
-                    .save_user(&ada.user_id, ada.version, examples, examples, OffsetDateTime::UNIX_EPOCH)
+                    .save_user(&user("ada"), StateVersion::POPULATION, examples, examples, now)
                     .await
                     .unwrap();
                 writing.commit().await.unwrap();
@@ -297,9 +305,7 @@ async fn many_who_open_a_new_file_at_once_all_find_it_up_to_date() {
     for writer in writers.collect::<Vec<_>>() {
         writer.await.unwrap();
     }
-    for storage in &storages {
-        assert_eq!(storage.user(&tenant(), &user("ada")).await.unwrap().unwrap().examples, 80);
-    }
+    assert_eq!(folder.open().await.user(&tenant(), &user("ada")).await.unwrap().unwrap().examples, 80);
 }
 
 /// Polls a story so many times and drops it, wherever that is: while waiting, in a statement, in the commit. Whether it
@@ -360,8 +366,8 @@ async fn a_transaction_after_an_error_cannot_be_committed() {
 #[tokio::test]
 async fn a_writer_who_waits_too_long_is_told_so_and_readers_do_not_wait() {
     let folder = Folder::new();
-    let quick = Duration::from_millis(50);
-    let options = SqliteOptions { acquire_timeout: quick, busy_timeout: quick, ..SqliteOptions::default() };
+    let (acquire_timeout, busy_timeout) = (Duration::from_secs(1), Duration::from_millis(50));
+    let options = SqliteOptions { acquire_timeout, busy_timeout, ..SqliteOptions::default() };
     let storage = SqliteStorage::open(folder.file(), &options).await.unwrap();
     let other = SqliteStorage::open(folder.file(), &options).await.unwrap();
     stored(&storage, "ada", 1).await;

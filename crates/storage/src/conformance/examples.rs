@@ -23,7 +23,6 @@ async fn add(storage: &dyn Storage, id: &str, backbone: &str, examples: &[NewExa
     writing.commit().await.unwrap();
 }
 
-/// See the name.
 pub async fn texts_are_kept_to_the_byte(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let odd = [
@@ -59,7 +58,6 @@ pub async fn texts_are_kept_to_the_byte(storage: &dyn Storage) {
     assert_eq!(storage.examples(&tenant, &user("ada"), None, 100).await.unwrap(), expected);
 }
 
-/// See the name.
 pub async fn examples_come_page_by_page_in_the_order_in_which_they_came(storage: &dyn Storage) {
     let tenant = TenantId::default();
     // Neither ids nor the order of writing are the order of positions, and some positions are empty.
@@ -82,7 +80,6 @@ pub async fn examples_come_page_by_page_in_the_order_in_which_they_came(storage:
     }
 }
 
-/// See the name.
 pub async fn examples_are_found_by_id_in_the_order_in_which_they_came(storage: &dyn Storage) {
     let tenant = TenantId::default();
     add(storage, "ada", BACKBONE, &[example("b", 0), example("a", 1), example("c", 2)]).await;
@@ -93,7 +90,6 @@ pub async fn examples_are_found_by_id_in_the_order_in_which_they_came(storage: &
     assert_eq!(storage.examples_by_id(&tenant, &user("ada"), &[]).await.unwrap(), []);
 }
 
-/// See the name.
 pub async fn known_examples_are_those_of_one_person(storage: &dyn Storage) {
     let tenant = TenantId::default();
     add(storage, "ada", BACKBONE, &[example("a", 0), example("b", 1)]).await;
@@ -107,7 +103,6 @@ pub async fn known_examples_are_those_of_one_person(storage: &dyn Storage) {
     assert_eq!(known, [example_id("c")], "a transaction sees what it wrote");
 }
 
-/// See the name.
 pub async fn evidence_has_the_forms_asked_for_of_one_backbone(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let ada = user("ada");
@@ -143,7 +138,6 @@ pub async fn evidence_has_the_forms_asked_for_of_one_backbone(storage: &dyn Stor
     );
 }
 
-/// See the name.
 pub async fn embeddings_that_are_there_stay_as_they_are(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let ada = user("ada");
@@ -171,7 +165,6 @@ pub async fn embeddings_that_are_there_stay_as_they_are(storage: &dyn Storage) {
     assert_eq!((evidence.len(), other[1].embeddings.len()), (2, 0));
 }
 
-/// See the name.
 pub async fn an_erased_example_takes_its_embeddings_and_predictions_along(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let ada = user("ada");

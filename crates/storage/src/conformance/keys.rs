@@ -5,7 +5,6 @@ use polyreward_domain::{Scope, Scopes, TenantId};
 use super::fixtures::{at, key};
 use crate::{KeyHash, KeyId, KeyRecord, Storage, StorageError};
 
-/// See the name.
 pub async fn a_key_is_found_by_its_hash_revoked_or_not(storage: &dyn Storage) {
     assert!(!storage.has_keys().await.unwrap());
     assert_eq!(storage.find_key(&KeyHash([1; 32])).await.unwrap(), None);
@@ -24,7 +23,6 @@ pub async fn a_key_is_found_by_its_hash_revoked_or_not(storage: &dyn Storage) {
     assert_eq!(storage.find_key(&second_hash).await.unwrap(), Some(revoked));
 }
 
-/// See the name.
 pub async fn a_key_is_made_once_or_not_at_all(storage: &dyn Storage) {
     let (first, first_hash) = key(1, "left", 0);
     let (other, other_hash) = key(2, "never", 0);
@@ -40,7 +38,6 @@ pub async fn a_key_is_made_once_or_not_at_all(storage: &dyn Storage) {
     assert_eq!(storage.expire(at(9), at(9)).await.unwrap(), 1, "nor an audit line");
 }
 
-/// See the name.
 pub async fn the_first_revocation_of_a_key_stands(storage: &dyn Storage) {
     let (record, hash) = key(1, "left", 0);
     storage.create_key(&record, &hash).await.unwrap();
@@ -52,7 +49,6 @@ pub async fn the_first_revocation_of_a_key_stands(storage: &dyn Storage) {
     assert!(storage.has_keys().await.unwrap(), "a revoked key was made all the same");
 }
 
-/// See the name.
 pub async fn keys_are_listed_with_the_oldest_first(storage: &dyn Storage) {
     for (number, seconds) in [(1, 7), (2, 3), (3, 5)] {
         let (record, hash) = key(number, "left", seconds);
@@ -66,7 +62,6 @@ pub async fn keys_are_listed_with_the_oldest_first(storage: &dyn Storage) {
     assert_eq!(listed, expected);
 }
 
-/// See the name.
 pub async fn tenants_are_made_with_their_first_key(storage: &dyn Storage) {
     assert_eq!(storage.tenants().await.unwrap(), [TenantId::default()]);
     for (number, tenant) in [(1, "zoo"), (2, "a-b"), (3, "zoo"), (4, "ab"), (5, "default"), (6, "0")] {

@@ -9,7 +9,6 @@ fn ids(people: &[PersonSummary]) -> Vec<&str> {
     people.iter().map(|person| person.user_id.as_str()).collect()
 }
 
-/// See the name.
 pub async fn found_people_come_in_the_order_asked_and_an_unknown_one_is_none(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("ada", &[]), ("bob", &[]), ("cyd", &[])]).await;
@@ -20,7 +19,6 @@ pub async fn found_people_come_in_the_order_asked_and_an_unknown_one_is_none(sto
     assert_eq!(storage.find(&tenant, &[]).await.unwrap(), []);
 }
 
-/// See the name.
 pub async fn as_many_people_as_a_request_may_name_are_found_at_once(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("u0", &[]), ("u65535", &[])]).await;
@@ -30,7 +28,6 @@ pub async fn as_many_people_as_a_request_may_name_are_found_at_once(storage: &dy
     assert_eq!((found.len(), places), (MAX_FOUND, vec![0, MAX_FOUND - 1]));
 }
 
-/// See the name.
 pub async fn a_person_comes_once_and_stays_who_they_are(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;
@@ -55,7 +52,6 @@ pub async fn a_person_comes_once_and_stays_who_they_are(storage: &dyn Storage) {
     assert_eq!(storage.user(&tenant, &user("ada")).await.unwrap(), Some(expected));
 }
 
-/// See the name.
 pub async fn nobody_is_held_where_there_is_nobody(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;
@@ -67,7 +63,6 @@ pub async fn nobody_is_held_where_there_is_nobody(storage: &dyn Storage) {
     assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
 }
 
-/// See the name.
 pub async fn people_are_listed_page_by_page_in_the_order_of_their_bytes(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let sorted = ["-", "0", "00", "9", "A", "B", "B.b", "_", "a", "a-b", "a.b", "ab", "~"];
@@ -96,7 +91,6 @@ pub async fn people_are_listed_page_by_page_in_the_order_of_their_bytes(storage:
     assert_eq!(ids(&everybody), sorted[..4]);
 }
 
-/// See the name.
 pub async fn members_have_every_attribute_asked_for(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let odd = "it's 100 % \\ _ \"odd\" 🙂";
@@ -135,7 +129,6 @@ pub async fn members_have_every_attribute_asked_for(storage: &dyn Storage) {
     assert_eq!(ids(&storage.members(&tenant, &many, 9).await.unwrap()), ["g"]);
 }
 
-/// See the name.
 pub async fn groups_are_counted_page_by_page(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(
@@ -177,7 +170,6 @@ pub async fn groups_are_counted_page_by_page(storage: &dyn Storage) {
     assert_eq!(storage.groups(&tenant, None, 0).await.unwrap(), []);
 }
 
-/// See the name.
 pub async fn attributes_are_replaced_as_a_whole_and_kept_to_the_byte(storage: &dyn Storage) {
     let tenant = TenantId::default();
     // A letter with its accent, and the same in two characters, are two values; so are those that a collation ignores.
@@ -205,7 +197,6 @@ pub async fn attributes_are_replaced_as_a_whole_and_kept_to_the_byte(storage: &d
     assert_eq!(bob.attributes, attributes(&[("age", "30")]));
 }
 
-/// See the name.
 pub async fn what_is_counted_on_a_row_reads_back_in_all_64_bits(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("ada", &[])]).await;
@@ -223,7 +214,6 @@ pub async fn what_is_counted_on_a_row_reads_back_in_all_64_bits(storage: &dyn St
     }
 }
 
-/// See the name.
 pub async fn an_erased_person_leaves_nothing_and_comes_back_as_a_stranger(storage: &dyn Storage) {
     let tenant = TenantId::default();
     stored(storage, &tenant, &user("ada")).await;

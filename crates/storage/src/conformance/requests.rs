@@ -5,7 +5,6 @@ use polyreward_domain::TenantId;
 use super::fixtures::{answer, at, begin, come, example_id, key, line, user};
 use crate::{AuditAction, AuditEntry, IdempotencyRecord, KeyId, Storage, StorageError};
 
-/// See the name.
 pub async fn an_answer_is_kept_once(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("ada", &[]), ("bob", &[])]).await;
@@ -29,7 +28,6 @@ pub async fn an_answer_is_kept_once(storage: &dyn Storage) {
     assert_eq!(writing.idempotency(&odd.replace('k', "K")).await.unwrap(), None);
 }
 
-/// See the name.
 pub async fn what_is_too_old_expires_and_nothing_else(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("ada", &[])]).await;

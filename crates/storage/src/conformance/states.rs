@@ -5,7 +5,6 @@ use polyreward_domain::{StateVersion, TenantId};
 use super::fixtures::{MODEL, at, begin, come, example, model, prediction, state, user};
 use crate::{ModelTally, Storage, StoredState};
 
-/// See the name.
 pub async fn a_state_is_kept_bit_for_bit_and_replaced(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let ada = user("ada");
@@ -33,7 +32,6 @@ pub async fn a_state_is_kept_bit_for_bit_and_replaced(storage: &dyn Storage) {
     assert_eq!(storage.state(&tenant, &user("bob"), &MODEL).await.unwrap(), None);
 }
 
-/// See the name.
 pub async fn every_state_of_a_person_is_removed_at_once(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("ada", &[]), ("bob", &[])]).await;
@@ -48,7 +46,6 @@ pub async fn every_state_of_a_person_is_removed_at_once(storage: &dyn Storage) {
     assert_eq!(storage.state(&tenant, &user("bob"), &[1; 32]).await.unwrap(), Some(state(1.0)));
 }
 
-/// See the name.
 pub async fn tallies_count_an_even_prediction_as_one_half(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let ada = user("ada");
@@ -72,7 +69,6 @@ pub async fn tallies_count_an_even_prediction_as_one_half(storage: &dyn Storage)
     assert_eq!(storage.tallies(&tenant, &ada).await.unwrap(), [expected]);
 }
 
-/// See the name.
 pub async fn tallies_come_in_the_order_of_names_then_versions(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;

@@ -8,7 +8,6 @@ use super::fixtures::{
 };
 use crate::Storage;
 
-/// See the name.
 pub async fn tenants_see_nothing_of_each_other(storage: &dyn Storage) {
     let [left, right] = two_tenants(storage).await;
     let ada = user("ada");
@@ -27,7 +26,6 @@ pub async fn tenants_see_nothing_of_each_other(storage: &dyn Storage) {
     assert_eq!(storage.members(&left, &Attributes::new(), 9).await.unwrap().len(), 1);
 }
 
-/// See the name.
 pub async fn no_write_reaches_another_tenant(storage: &dyn Storage) {
     let [left, right] = two_tenants(storage).await;
     let ada = user("ada");

@@ -9,7 +9,6 @@ use polyreward_domain::{Attributes, StateVersion, TenantId, UserId};
 use super::fixtures::{Held, Seen, answer, at, begin, come, held, seen, stored, user, write_all};
 use crate::{Storage, StorageError};
 
-/// See the name.
 pub async fn a_commit_is_seen_at_once(storage: &dyn Storage) {
     let tenant = TenantId::default();
     for number in 1..=20 {
@@ -23,7 +22,6 @@ pub async fn a_commit_is_seen_at_once(storage: &dyn Storage) {
     }
 }
 
-/// See the name.
 pub async fn nothing_is_seen_before_its_commit(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;
@@ -40,7 +38,6 @@ pub async fn nothing_is_seen_before_its_commit(storage: &dyn Storage) {
     assert_eq!(seen(storage, &tenant, &user("ada")).await, Seen::default());
 }
 
-/// See the name.
 pub async fn a_dropped_transaction_leaves_no_trace(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let mut writing = begin(storage, &tenant).await;
@@ -62,7 +59,6 @@ pub async fn a_dropped_transaction_leaves_no_trace(storage: &dyn Storage) {
     assert_eq!(after, before);
 }
 
-/// See the name.
 pub async fn a_failed_transaction_leaves_no_trace(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("bob", &[])]).await;
@@ -105,7 +101,6 @@ pub async fn a_second_writer_of_a_person_waits_for_the_first(storage: &dyn Stora
     join(first, second).await;
 }
 
-/// See the name.
 pub async fn fifty_writers_of_one_person_lose_nothing(storage: &dyn Storage) {
     let tenant = TenantId::default();
     come(storage, &tenant, &[("ada", &[])]).await;
@@ -122,7 +117,6 @@ pub async fn fifty_writers_of_one_person_lose_nothing(storage: &dyn Storage) {
     assert_eq!((record.version.get(), record.examples, record.next_position), (50, 50, 50));
 }
 
-/// See the name.
 pub async fn a_person_who_comes_fifty_times_at_once_comes_once(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let created = join_all((0..50).map(async |number| {
@@ -137,7 +131,6 @@ pub async fn a_person_who_comes_fifty_times_at_once_comes_once(storage: &dyn Sto
     assert_eq!(storage.user(&tenant, &user("ada")).await.unwrap().unwrap().examples, 50);
 }
 
-/// See the name.
 pub async fn writers_of_different_people_all_succeed(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let people: Vec<UserId> = (10..40).map(|number| user(&format!("u{number}"))).collect();
@@ -148,7 +141,6 @@ pub async fn writers_of_different_people_all_succeed(storage: &dyn Storage) {
     assert_eq!(storage.members(&tenant, &Attributes::new(), 99).await.unwrap().len(), 30);
 }
 
-/// See the name.
 pub async fn a_database_that_works_says_so(storage: &dyn Storage) {
     storage.ping().await.unwrap();
     storage.ping().await.unwrap();

@@ -21,7 +21,7 @@ SAMPLE := $(CACHE)/sample/people.jsonl.gz
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites check-openapi check-sqlx check-tools ruff
+.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ help: ## list the targets
 prerequisites:
 	@sh tools/need.sh cc build-essential
 	@sh tools/need.sh $(PYTHON) python3
+
+postgres:
+	@sh tools/need.sh initdb postgresql '/usr/lib/postgresql/*/bin'
 
 setup: prerequisites ## fill the cache: ONNX Runtime, the default backbone, Python packages
 	@$(PYTHON) tools/setup_cache.py
@@ -72,8 +75,9 @@ check-openapi: build
 	@$(POLYREWARD) openapi | diff -u openapi/openapi.json - || \
 	    { echo "openapi/openapi.json is out of date: $(POLYREWARD) openapi > openapi/openapi.json" >&2; exit 1; }
 
-check-sqlx: prerequisites
+check-sqlx: prerequisites postgres
 	@PYTHON=$(PYTHON) sh tools/prepare_sqlx.sh --check storage-sqlite
+	@PYTHON=$(PYTHON) sh tools/prepare_sqlx.sh --check storage-postgres
 
 ruff: prerequisites
 	@$(PYTHON) tools/setup_cache.py --ruff

@@ -24,7 +24,11 @@ if [ -z "$url" ] && [ "$crate" = storage-postgres ]; then
         "${PYTHON:-python3}" tools/with_postgres.py -- sh tools/prepare_sqlx.sh $again
         exit
     fi
-    psql --quiet --command 'CREATE DATABASE migrated' "$POLYREWARD_TEST_POSTGRES_URL"
+    psql --quiet --set ON_ERROR_STOP=1 "$POLYREWARD_TEST_POSTGRES_URL" <<'SQL'
+SET client_min_messages = warning;
+DROP DATABASE IF EXISTS migrated;
+CREATE DATABASE migrated;
+SQL
     url=${POLYREWARD_TEST_POSTGRES_URL%/*}/migrated
     for migration in migrations/postgres/*.sql; do
         psql --quiet --single-transaction --set ON_ERROR_STOP=1 --file "$migration" "$url"

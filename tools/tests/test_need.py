@@ -45,11 +45,11 @@ class Need(unittest.TestCase):
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
 
-    def command(self):
-        return ["/bin/sh", str(SCRIPT), "tool", "package"]
+    def command(self, *folders):
+        return ["/bin/sh", str(SCRIPT), "tool", "package", *folders]
 
-    def need(self):
-        return subprocess.run(self.command(), env=self.environment, capture_output=True, text=True, check=False)
+    def need(self, *folders):
+        return subprocess.run(self.command(*folders), env=self.environment, capture_output=True, text=True, check=False)
 
     def log(self):
         log = self.root / "log"
@@ -63,6 +63,16 @@ class Need(unittest.TestCase):
     def test_nothing_is_done_where_the_command_is(self):
         self.stub("tool", "exit 0")
         result = self.need()
+        self.assertEqual((result.returncode, result.stdout, self.log()), (0, "", []))
+
+    def test_a_command_may_be_in_a_folder_outside_of_the_path(self):
+        folders = str(self.root / "lib" / "*" / "bin")
+        (self.root / "lib" / "15" / "bin").mkdir(parents=True)
+        self.need(folders)
+        self.assertIn("apt-get install -qq -y --no-install-recommends package", self.log())
+        (self.root / "log").unlink()
+        (self.root / "bin" / "tool").rename(self.root / "lib" / "15" / "bin" / "tool")
+        result = self.need(folders)
         self.assertEqual((result.returncode, result.stdout, self.log()), (0, "", []))
 
     def test_others_are_told_what_to_install(self):

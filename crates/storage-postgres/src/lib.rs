@@ -26,7 +26,11 @@ use std::str::FromStr;
 use async_trait::async_trait;
 use polyreward_domain::TenantId;
 use polyreward_storage::{Keys, Storage, StorageError, Transaction};
-use sqlx::{ConnectOptions, Connection, migrate::Migrator, postgres::PgConnectOptions};
+use sqlx::{
+    ConnectOptions, Connection,
+    migrate::{MigrateError, Migrator},
+    postgres::PgConnectOptions,
+};
 use time::OffsetDateTime;
 
 use crate::{
@@ -52,7 +56,7 @@ impl PostgresStorage {
     pub async fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StorageError> {
         migrate(url).await?;
         Ok(Self {
-            connections: Connections::new(options.bounded(parse(url, &options.application_name)?), options),
+            connections: Connections::new(options.settle(parse(url, &options.application_name)?), options),
         })
     }
 
@@ -70,7 +74,10 @@ impl PostgresStorage {
 #[tracing::instrument(name = "db.migrate", skip_all)]
 pub async fn migrate(url: &str) -> Result<(), StorageError> {
     let mut connection = parse(url, "polyreward migrate")?.connect().await.map_err(not_connected)?;
-    migrator().run(&mut connection).await.map_err(|error| failed(error.into()))?;
+    migrator().run(&mut connection).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => failed(error),
+        other => StorageError::Backend(other.into()),
+    })?;
     connection.close().await.map_err(failed)
 }
 

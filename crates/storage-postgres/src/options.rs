@@ -35,12 +35,15 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Options of a connection, as part of its start: no statement of its own.
-    pub(crate) fn bounded(&self, connection: PgConnectOptions) -> PgConnectOptions {
-        connection.options([
-            ("statement_timeout", self.statement_timeout.as_millis()),
-            ("lock_timeout", self.lock_timeout.as_millis()),
-            ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis()),
-        ])
+    /// Settings of a connection, as part of its start: no statement of its own. Plans are made once for each statement and
+    /// connection, and look rows up by key however many are asked for; made for the values, some would read whole tables.
+    pub(crate) fn settle(&self, connection: PgConnectOptions) -> PgConnectOptions {
+        connection
+            .options([
+                ("statement_timeout", self.statement_timeout.as_millis()),
+                ("lock_timeout", self.lock_timeout.as_millis()),
+                ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis()),
+            ])
+            .options([("plan_cache_mode", "force_generic_plan")])
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     PostgresStorage,
     error::failed,
     queries,
-    rows::{ExampleRow, SummaryRow, UserRow, count_of, model_of, stored_count, stored_limit},
+    rows::{ExampleRow, SummaryRow, UserRow, bounded, count_of, model_of},
 };
 
 /// A person as [`Reads::find`] answers, in place of the asked one.
@@ -68,7 +68,7 @@ impl Reads for PostgresStorage {
                   ORDER BY user_id
                   LIMIT $2",
                 tenant.as_str(),
-                stored_limit(limit),
+                bounded(limit),
             );
             let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
             return rows.into_iter().map(TryInto::try_into).collect();
@@ -100,7 +100,7 @@ impl Reads for PostgresStorage {
             value,
             &keys,
             &values,
-            stored_limit(limit),
+            bounded(limit),
         );
         let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
@@ -165,7 +165,7 @@ impl Reads for PostgresStorage {
                 LIMIT $3"#,
             tenant.as_str(),
             after.map_or("", UserId::as_str),
-            stored_limit(limit),
+            bounded(limit),
         );
         let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
@@ -190,7 +190,7 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             key,
             value,
-            stored_limit(limit),
+            bounded(limit),
         );
         let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
         let counts = rows
@@ -225,8 +225,8 @@ impl Reads for PostgresStorage {
               LIMIT $4",
             tenant.as_str(),
             user_id.as_str(),
-            after.map_or(-1, stored_count),
-            stored_limit(limit),
+            after.map_or(-1, bounded),
+            bounded(limit),
         );
         let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()

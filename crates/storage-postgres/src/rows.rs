@@ -26,9 +26,9 @@ pub(crate) fn stored_count(count: u64) -> i64 {
     i64::try_from(count).expect("nobody counts to 2^63")
 }
 
-/// How many rows to ask for.
-pub(crate) fn stored_limit(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+/// A number that somebody chose: how many rows to ask for, or after which to begin. None is beyond the greatest.
+pub(crate) fn bounded(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
 
 /// An id, which was checked when it was stored.

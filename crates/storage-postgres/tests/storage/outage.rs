@@ -1,11 +1,15 @@
 //! What goes wrong between us and the server, and that it passes.
 
-use std::{error::Error, future::poll_fn, task::Poll, time::Duration};
+use std::{error::Error, future::poll_fn, str::FromStr, task::Poll, time::Duration};
 
 use polyreward_domain::TenantId;
 use polyreward_storage::{Reads, Storage, StorageError};
 use polyreward_storage_postgres::{PostgresOptions, PostgresStorage, testing::TestDatabase};
-use sqlx::{PgConnection, Row};
+use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::{NOW, add_person, connected, example, id};
 
@@ -45,6 +49,56 @@ async fn a_transaction_whose_connection_was_ended_fails_and_the_next_one_does_no
     assert!(transaction.commit().await.is_err());
     assert_eq!(storage.user(&TenantId::default(), &id("ada")).await.unwrap(), None);
     add_person(&storage, &TenantId::default(), "ada").await;
+}
+
+/// Passes connections on to the server until it is dropped, which ends them.
+struct Proxy {
+    port: u16,
+    _tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    async fn start(server: (String, u16), port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut passed = JoinSet::new();
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let mut server = TcpStream::connect(&server).await.unwrap();
+                passed.spawn(async move {
+                    // Either side may end it as it likes.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { port, _tasks: tasks }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_went_away_is_used_again_once_it_is_back() {
+    let database = TestDatabase::create().await;
+    let direct = PgConnectOptions::from_str(&database.url()).unwrap();
+    let server = (direct.get_host().to_owned(), direct.get_port());
+    let mut proxy = Proxy::start(server.clone(), 0).await;
+    let options =
+        PostgresOptions { acquire_timeout: Duration::from_millis(500), ..PostgresOptions::default() };
+    let url = direct.port(proxy.port).to_url_lossy().to_string();
+    let storage = PostgresStorage::connect(&url, &options).await.unwrap();
+    let tenant = TenantId::default();
+    for _ in 0..2 {
+        open_connections(&storage).await;
+        let port = proxy.port;
+        drop(proxy);
+        let error = storage.user(&tenant, &id("ada")).await.unwrap_err();
+        assert!(matches!(error, StorageError::Unavailable(_)), "{error:?}");
+        assert!(matches!(storage.begin(&tenant).await, Err(StorageError::Unavailable(_))));
+        proxy = Proxy::start(server.clone(), port).await;
+        storage.user(&tenant, &id("ada")).await.unwrap();
+        storage.ping().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -169,12 +223,12 @@ async fn a_call_that_is_broken_off_leaves_no_transaction_behind() {
         });
         // Each time it may go on once more before it is dropped.
         let mut left = waits;
-        completed = poll_fn(|context| match left {
-            0 => Poll::Ready(false),
-            _ => {
-                left -= 1;
-                write.as_mut().poll(context).map(|()| true)
+        completed = poll_fn(|context| {
+            if left == 0 {
+                return Poll::Ready(false);
             }
+            left -= 1;
+            write.as_mut().poll(context).map(|()| true)
         })
         .await;
         drop(write);

@@ -36,6 +36,18 @@ async fn a_database_that_a_newer_release_has_migrated_is_used() {
 }
 
 #[tokio::test]
+async fn a_database_whose_schema_is_another_is_refused() {
+    let database = TestDatabase::create().await;
+    connected(&database).await;
+    sqlx::query("UPDATE _sqlx_migrations SET checksum = ''")
+        .execute(&mut database.connection().await)
+        .await
+        .unwrap();
+    let error = PostgresStorage::connect(&database.url(), &PostgresOptions::default()).await.unwrap_err();
+    assert!(matches!(error, StorageError::Backend(_)), "{error:?}");
+}
+
+#[tokio::test]
 async fn the_server_ends_a_transaction_that_does_nothing() {
     let database = TestDatabase::create().await;
     let options = PostgresOptions {

@@ -35,8 +35,10 @@ pub(crate) struct UserReply {
     attributes: Attributes,
     /// Examples that are stored.
     examples: u64,
-    /// What the person's states are derived from, opaque: it changes when the examples do; 0 without examples.
-    state_version: u64,
+    /// What the person's states are derived from, opaque: it changes when the examples do; `0` without examples. The same as
+    /// `x-user-state-version` of their scores.
+    #[schema(example = "7522895316839837504")]
+    state_version: String,
     /// RFC 3339.
     created_at: String,
     /// When attributes or examples changed last, RFC 3339.
@@ -128,7 +130,7 @@ impl From<UserRecord> for UserReply {
             user_id: user.user_id.to_string(),
             attributes: user.attributes,
             examples: user.examples,
-            state_version: user.version.get(),
+            state_version: user.version.get().to_string(),
             created_at: rfc3339(user.created_at),
             updated_at: rfc3339(user.updated_at),
         }

@@ -93,8 +93,9 @@ pub(crate) struct LearnReply {
     predictions: Vec<PredictionReply>,
     /// What each model that learns people believes now, by `name@version`.
     states: BTreeMap<String, StateReply>,
-    /// What the states are derived from, opaque: it changes when the examples do.
-    state_version: u64,
+    /// What the states are derived from, opaque: it changes when the examples do. The same as `x-user-state-version` of the
+    /// person's scores from now on.
+    state_version: String,
 }
 
 /// What one model said of an example before it learned from it.
@@ -184,7 +185,7 @@ impl From<&Learned> for LearnReply {
             example_ids: learned.accepted.iter().map(ToString::to_string).collect(),
             predictions: predictions.collect(),
             states: states.collect(),
-            state_version: learned.version.get(),
+            state_version: learned.version.get().to_string(),
         }
     }
 }

@@ -56,9 +56,9 @@ demo: train-sample ## train, serve, and play held-out people against the server 
 serve: train-sample ## run the server with the models of the sample data
 	$(POLYREWARD) serve --backbone $(BACKBONE) --models $(MODELS)
 
-test: check ## everything CI runs
+test: check postgres ## everything CI runs
 	@sh tools/need-cargo.sh nextest $(CARGO_NEXTEST) $(TOOLS)
-	cargo nextest run --workspace --locked
+	$(PYTHON) tools/with_postgres.py -- cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
 	$(PYTHON) -m unittest discover --start-directory tools/tests
 
@@ -86,8 +86,9 @@ check-tools: ruff
 	$(RUFF) check --quiet tools
 	$(RUFF) format --quiet --check tools
 
-bench: train-sample ## measure against the budgets
-	cargo bench --locked --package polyreward-cli --bench score --bench people
+bench: train-sample postgres ## measure against the budgets
+	$(PYTHON) tools/with_postgres.py -- \
+	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench store
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all

@@ -7,14 +7,13 @@ mod common;
 
 use std::{
     fmt::Write as _,
-    io::Write as _,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
 use common::Server;
+use futures::{StreamExt, TryStreamExt, stream};
 use polyreward_backbone::{Backbone, BackboneOptions};
 use polyreward_domain::{
     Attributes, Comparison, ComparisonRecord, HeadFamily, LabelConfidence, Prompt, Strength, TextForm,
@@ -33,6 +32,9 @@ const EXAMPLES: usize = 8;
 const PEOPLE: usize = 10_000;
 /// Examples of each of them.
 const EXAMPLES_OF_EACH: usize = 2;
+
+/// Posts of examples at once.
+const POSTS_AT_ONCE: usize = 8;
 
 /// Response texts with their prompts.
 type Texts = Vec<(String, String)>;
@@ -115,11 +117,10 @@ fn adapting(models: &[Arc<Model>], corpus: &Corpus) -> anyhow::Result<String> {
 
 /// How much longer a pair takes for everybody than for one person.
 fn asking_for_many(models: &[Arc<Model>], texts: &Texts) -> anyhow::Result<String> {
-    let file = tempfile::Builder::new().suffix(".jsonl").tempfile()?;
-    write_people(file.path(), texts)?;
-    let server = Server::start(&[Path::new("--users"), file.path()], &[])?;
+    let server = Server::start(&[], &[])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = reqwest::Client::builder().no_proxy().build()?;
+    runtime.block_on(post_people(&client, &server.url, texts))?;
     let (prompt, a) = &texts[0];
     let pairs = json!([{"prompt": prompt, "response_a": a, "response_b": texts[1].1}]);
     let mut text = format!(
@@ -146,8 +147,7 @@ fn asking_for_many(models: &[Arc<Model>], texts: &Texts) -> anyhow::Result<Strin
         let audience = json!({"group": {}, "aggregate": ["mean"]});
         [one, json!({"model": name, "pairs": pairs, "audience": audience})]
     };
-    // Once to warm up: the server derives states in the background, and whatever is still missing for these. Only then is
-    // it idle.
+    // Once to warm up.
     for model in models {
         let [one, everybody] = bodies(model);
         ask(&one)?;
@@ -174,19 +174,18 @@ fn asking_for_many(models: &[Arc<Model>], texts: &Texts) -> anyhow::Result<Strin
 }
 
 /// Everybody, each with a few examples of their own choice among the sample's answers.
-fn write_people(path: &Path, texts: &Texts) -> anyhow::Result<()> {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    for person in 0..PEOPLE {
-        for example in 0..EXAMPLES_OF_EACH {
+async fn post_people(client: &reqwest::Client, url: &str, texts: &Texts) -> anyhow::Result<()> {
+    let posts = (0..PEOPLE).map(|person| {
+        let example = |example: usize| {
             // Any two answers to one prompt; the sample has five to each.
             let at = (person * 7 + example * 13) % (texts.len() / 5) * 5;
             let (chosen, other) = (at + person % 5, at + (person + 1 + example) % 5);
-            let line = json!({
-                "user_id": format!("person-{person}"), "prompt": texts[chosen].0,
-                "chosen": texts[chosen].1, "rejected": texts[other].1,
-            });
-            writeln!(file, "{line}")?;
-        }
-    }
-    Ok(file.flush()?)
+            json!({"prompt": texts[chosen].0, "chosen": texts[chosen].1, "rejected": texts[other].1})
+        };
+        let examples: Vec<Value> = (0..EXAMPLES_OF_EACH).map(example).collect();
+        let request = client.post(format!("{url}/users/person-{person}/examples"));
+        let request = request.json(&json!({"examples": examples}));
+        async move { anyhow::Ok(request.send().await?.error_for_status().map(|_| ())?) }
+    });
+    stream::iter(posts).buffer_unordered(POSTS_AT_ONCE).try_collect().await
 }

@@ -11,9 +11,9 @@ use polyreward_storage_sqlite::{SqliteOptions, SqliteStorage};
 use crate::config::{Database, UsageError};
 
 /// How often what is too old is removed.
-const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+const EXPIRE_EVERY: Duration = Duration::from_hours(1);
 /// How long the answer to a request that may be repeated is kept.
-const KEEP_ANSWERS: Duration = Duration::from_secs(24 * 3600);
+const KEEP_ANSWERS: Duration = Duration::from_hours(24);
 
 /// An open database.
 pub enum Open {
@@ -81,7 +81,7 @@ pub async fn expire(storage: Arc<dyn Storage>, keep_audit: Duration) {
         let now = SystemClock.now();
         match storage.expire(now - KEEP_ANSWERS, now - keep_audit).await {
             Ok(removed) if removed > 0 => {
-                tracing::info!(rows = removed, "removed {removed} rows that were too old")
+                tracing::info!(rows = removed, "removed {removed} rows that were too old");
             }
             Ok(_) => {}
             // The next hour tries again.

@@ -66,23 +66,38 @@ pub fn spread(mut values: Vec<f64>) -> [f64; 3] {
 pub struct Server {
     child: Child,
     pub url: String,
+    /// Its database, where it is SQLite's.
+    _folder: tempfile::TempDir,
 }
 
 impl Server {
-    /// Starts it with further arguments and environment.
+    #[allow(dead_code, reason = "each bench is a crate of its own, and one of them names its database")]
+    /// Starts it on a new SQLite database, with further arguments and environment.
     pub fn start(arguments: &[&Path], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_on(None, arguments, environment)
+    }
+
+    /// The same on a database of one's own.
+    pub fn start_on(
+        database_url: Option<&str>,
+        arguments: &[&Path],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let new = format!("sqlite:{}", folder.path().join("bench.db").display());
         let mut child = Command::new(env!("CARGO_BIN_EXE_polyreward"))
             .args(["serve", "--bind", "127.0.0.1:0", "--backbone"])
             .arg(backbone()?)
             .arg("--models")
             .arg(models()?)
+            .args(["--database-url", database_url.unwrap_or(&new)])
             .args(arguments)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
         let stdout = child.stdout.take().expect("standard output is piped");
-        let mut server = Self { child, url: String::new() };
+        let mut server = Self { child, url: String::new(), _folder: folder };
         for line in BufReader::new(stdout).lines() {
             if let Some((_, url)) = line?.split_once("listening on ") {
                 url.trim().clone_into(&mut server.url);

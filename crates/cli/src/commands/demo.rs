@@ -215,7 +215,9 @@ async fn play(
     let mut measured: Vec<Measured> = models.iter().map(|model| (model.clone(), Vec::new())).collect();
     for (done, person) in people.iter().enumerate() {
         let nothing = || person.queries.iter().map(|_| AnswerOfShots::default()).collect();
-        measured.iter_mut().for_each(|(_, answers)| answers.push(nothing()));
+        for (_, answers) in &mut measured {
+            answers.push(nothing());
+        }
         let mut known = 0;
         for shots in SHOTS {
             let until = shots.min(person.examples.len());

@@ -232,9 +232,15 @@ async fn a_call_that_is_broken_off_leaves_no_transaction_behind() {
         })
         .await;
         drop(write);
-        // There is one connection: who gets it next finds it as it was left.
         assert_eq!(storage.user(&tenant, &id("ada")).await.unwrap(), None);
-        assert!(!states(&mut observer).await.iter().any(|state| state.contains("transaction")), "{waits}");
+        // What had begun may end by itself; what was left behind would stay.
+        let ended = async {
+            while states(&mut observer).await.iter().any(|state| state.contains("transaction")) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        assert!(ended.is_ok(), "broken off in wait {waits}, it leaves a transaction open");
         waits += 1;
     }
     assert!(waits > 5, "it was broken off everywhere, not in {waits} places");

@@ -94,7 +94,10 @@ async fn measure(
         let [min, median, max] = common::spread(column);
         writeln!(report, "| {name} | {label} | {min:.2} | {median:.2} | {max:.2} |")?;
     }
-    writeln!(report, "| {name} | examples/s, posts of {EXAMPLES} by 8 clients, all heads learning | | {first:.0} | |")?;
+    writeln!(
+        report,
+        "| {name} | examples/s, posts of {EXAMPLES} by 8 clients, all heads learning | | {first:.0} | |"
+    )?;
     Ok(())
 }
 

@@ -537,6 +537,7 @@ impl Learner {
             let left =
                 transaction.evidence(&user_id, &this.backbone.info().hash, TextForms::default()).await?;
             transaction.remove_states(&user_id).await?;
+            transaction.announce_erasure(&subject(&writer.tenant, &user_id)).await?;
             let version = version_of(left.iter().map(Vote::from));
             transaction.save_user(&user_id, version, left.len() as u64, user.next_position, now).await?;
             transaction.audit(&audit(&writer, AuditAction::ExampleErased, &user_id, 1, now)).await?;

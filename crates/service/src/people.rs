@@ -298,7 +298,32 @@ impl People {
         self.derivation.forget(tenant, user_id);
     }
 
-    /// Bytes of states in memory that are of a person; 0 after they were erased.
+    /// Lets go of what is in memory of people whom other processes erase; ends where there can be none.
+    pub async fn follow_erasures(&self) {
+        loop {
+            match self.follow().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(error = %error, "erasures by other processes are not heard of for a moment");
+                    tokio::time::sleep(LISTEN_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn follow(&self) -> Result<(), StorageError> {
+        let Some(mut erasures) = self.storage.erasures().await? else { return Ok(()) };
+        // Whoever was erased before anybody listened.
+        self.derivation.forget_all();
+        loop {
+            match erasures.next().await? {
+                Some(subject) => self.derivation.forget_subject(&subject),
+                None => self.derivation.forget_all(),
+            }
+        }
+    }
+
+    /// Whether anything in memory is of a person.
     #[doc(hidden)]
     pub fn remembers(&self, tenant: &TenantId, user_id: &UserId) -> bool {
         self.derivation.states.read().keys().any(|key| *key.tenant == *tenant && *key.user_id == *user_id)
@@ -373,6 +398,8 @@ pub(crate) struct Erasures(u64);
 
 /// How long a probe waits for the database.
 const PROBE_TIME: Duration = Duration::from_secs(2);
+/// How long nobody listens after the database was lost.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a transaction of a derivation may take; what it stores can be derived again.
 const STORE_TIME: Duration = Duration::from_secs(10);
 

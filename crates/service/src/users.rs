@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     examples::{Writer, all_forms, audit, left_of_prior},
     metrics,
-    people::{People, Person, StatesError, Unusable, inputs_of},
+    people::{People, Person, StatesError, Unusable, inputs_of, subject},
     registry::ModelRegistry,
 };
 
@@ -182,6 +182,7 @@ impl Users {
                 }
             };
             transaction.erase_user(&user_id).await?;
+            transaction.announce_erasure(&subject(&writer.tenant, &user_id)).await?;
             let now = this.clock.now();
             transaction.audit(&audit(&writer, AuditAction::UserErased, &user_id, 1, now)).await?;
             transaction.commit().await?;

@@ -9,6 +9,7 @@
 //! take writes since, is replaced too.
 
 mod connections;
+mod erasures;
 mod error;
 mod keys;
 mod options;
@@ -25,7 +26,7 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use polyreward_domain::TenantId;
-use polyreward_storage::{Keys, Storage, StorageError, Transaction};
+use polyreward_storage::{Erasures, Keys, Storage, StorageError, Transaction};
 use sqlx::{
     ConnectOptions, Connection,
     migrate::{MigrateError, Migrator},
@@ -35,6 +36,7 @@ use time::OffsetDateTime;
 
 use crate::{
     connections::Connections,
+    erasures::Listening,
     error::{failed, not_connected},
     transaction::PostgresTransaction,
 };
@@ -99,6 +101,11 @@ impl Storage for PostgresStorage {
     async fn begin(&self, tenant: &TenantId) -> Result<Box<dyn Transaction>, StorageError> {
         let transaction = self.connections.begin(tenant.as_str()).await?;
         Ok(Box::new(PostgresTransaction::new(transaction, tenant.clone())))
+    }
+
+    #[tracing::instrument(name = "db.erasures", skip_all)]
+    async fn erasures(&self) -> Result<Option<Box<dyn Erasures>>, StorageError> {
+        Ok(Some(Box::new(Listening::begin(self.connections.pool()).await?)))
     }
 
     #[tracing::instrument(name = "db.ping", skip_all)]

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use polyreward_domain::{Attributes, ExampleId, ModelRef, StateVersion, TenantId, TextForms, UserId};
 use polyreward_storage::{
     AuditEntry, Evidence, ExampleEmbedding, IdempotencyRecord, KeyId, ModelKey, NewExample, Prediction,
-    StorageError, StoredState, Transaction, UserRecord,
+    StorageError, StoredState, SubjectHash, Transaction, UserRecord,
 };
 use sqlx::Postgres;
 use time::OffsetDateTime;
 
 use crate::{
+    erasures,
     error::failed,
     queries,
     rows::{UserRow, bytes_of, form_name, id_of, json_of, stored_count},
@@ -526,6 +527,18 @@ impl Transaction for PostgresTransaction {
             0 => self.checked(Err(StorageError::Exists("an answer to a request of this name"))),
             _ => Ok(()),
         }
+    }
+
+    #[tracing::instrument(name = "db.erasure.announce", skip_all)]
+    async fn announce_erasure(&mut self, subject: &SubjectHash) -> Result<(), StorageError> {
+        let done = sqlx::query!(
+            r#"SELECT pg_notify($1, encode($2, 'hex')) AS "notified: ()""#,
+            erasures::CHANNEL,
+            subject.as_slice(),
+        );
+        let done = done.execute(&mut *self.transaction).await;
+        self.checked(done)?;
+        Ok(())
     }
 
     #[tracing::instrument(name = "db.audit.add", skip_all)]

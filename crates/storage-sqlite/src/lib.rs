@@ -18,7 +18,7 @@ pub use open::{OpenError, SqliteOptions};
 
 use async_trait::async_trait;
 use polyreward_domain::TenantId;
-use polyreward_storage::{Storage, StorageError, Transaction};
+use polyreward_storage::{Erasures, Storage, StorageError, Transaction};
 use sqlx::{Sqlite, SqlitePool};
 use time::OffsetDateTime;
 
@@ -44,6 +44,11 @@ impl Storage for SqliteStorage {
     async fn begin(&self, tenant: &TenantId) -> Result<Box<dyn Transaction>, StorageError> {
         let transaction = self.write().await?;
         Ok(Box::new(SqliteTransaction::new(transaction, tenant.clone(), self.sweeper.clone())))
+    }
+
+    /// Another process may have the file open, but no other server should: its readers are told nothing.
+    async fn erasures(&self) -> Result<Option<Box<dyn Erasures>>, StorageError> {
+        Ok(None)
     }
 
     #[tracing::instrument(name = "db.ping", skip_all)]

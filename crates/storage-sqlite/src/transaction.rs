@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use polyreward_domain::{Attributes, ExampleId, ModelRef, StateVersion, TenantId, TextForms, UserId};
 use polyreward_storage::{
     AuditEntry, Evidence, ExampleEmbedding, IdempotencyRecord, ModelKey, NewExample, Prediction,
-    StorageError, StoredState, Transaction, UserRecord,
+    StorageError, StoredState, SubjectHash, Transaction, UserRecord,
 };
 use sqlx::{Sqlite, SqliteConnection};
 use time::OffsetDateTime;
@@ -413,6 +413,10 @@ impl Transaction for SqliteTransaction {
         .await
         .map_err(or_exists("an answer to a request of this name"))?;
         self.open = Some(open);
+        Ok(())
+    }
+
+    async fn announce_erasure(&mut self, _subject: &SubjectHash) -> Result<(), StorageError> {
         Ok(())
     }
 

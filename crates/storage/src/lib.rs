@@ -35,6 +35,12 @@ pub trait Storage: Reads + Keys {
     /// No connection in time.
     async fn begin(&self, tenant: &TenantId) -> Result<Box<dyn Transaction>, StorageError>;
 
+    /// Erasures by any process, from now on; none where no other process can have the database open.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    async fn erasures(&self) -> Result<Option<Box<dyn Erasures>>, StorageError>;
+
     /// Whether the database answers and takes writes, for readiness.
     ///
     /// # Errors
@@ -50,4 +56,14 @@ pub trait Storage: Reads + Keys {
         idempotency_before: time::OffsetDateTime,
         audit_before: time::OffsetDateTime,
     ) -> Result<u64, StorageError>;
+}
+
+/// What [`Storage::erasures`] tells.
+#[async_trait]
+pub trait Erasures: Send {
+    /// Waits for the next: whose it was, or none where some may have been missed.
+    ///
+    /// # Errors
+    /// The database cannot be asked; nothing follows.
+    async fn next(&mut self) -> Result<Option<SubjectHash>, StorageError>;
 }

@@ -8,7 +8,7 @@ use crate::{
     error::StorageError,
     records::{
         AuditEntry, Evidence, ExampleEmbedding, IdempotencyRecord, ModelKey, NewExample, Prediction,
-        StoredState, UserRecord,
+        StoredState, SubjectHash, UserRecord,
     },
 };
 
@@ -115,6 +115,9 @@ pub trait Transaction: Send {
         user_id: &UserId,
         record: &IdempotencyRecord,
     ) -> Result<(), StorageError>;
+
+    /// Tells the other processes, with the commit, to let go of what they keep of a person in memory.
+    async fn announce_erasure(&mut self, subject: &SubjectHash) -> Result<(), StorageError>;
 
     /// Adds a line to the audit log.
     async fn audit(&mut self, entry: &AuditEntry) -> Result<(), StorageError>;

@@ -84,6 +84,8 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     check_is_guarded(config, address, access.is_open().await?)?;
     let backbone = open_backbone(config)?;
     let people = Arc::new(People::new(Arc::clone(&storage), backbone.clone(), config.users.options()));
+    let following = Arc::clone(&people);
+    tokio::spawn(async move { following.follow_erasures().await });
     let registry = Arc::new(
         ModelRegistry::open(&config.models.path, backbone.info().clone())
             .with_context(|| format!("the models folder {}", config.models.path.display()))?,

@@ -16,7 +16,7 @@ use futures::{
 use polyreward_backbone::{Backbone, BackboneError, EmbedInput, Embedded, InputError};
 use polyreward_domain::{ExampleId, Overflow, StateVersion, TenantId, TextForm, TextForms, UserId};
 use polyreward_heads::{HeadError, UserState};
-use polyreward_storage::{Evidence, ExampleEmbedding, ModelKey, Storage, StoredExample};
+use polyreward_storage::{Evidence, ExampleEmbedding, ModelKey, Storage, StoredExample, SubjectHash};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
@@ -93,6 +93,18 @@ impl Derivation {
     pub fn forget(&self, tenant: &TenantId, user_id: &UserId) {
         self.erasures.fetch_add(1, Ordering::SeqCst);
         self.states.retain(|key| *key.tenant != *tenant || *key.user_id != *user_id);
+    }
+
+    /// The same of a person known by their digest alone.
+    pub fn forget_subject(&self, subject: &SubjectHash) {
+        self.erasures.fetch_add(1, Ordering::SeqCst);
+        self.states.retain(|key| super::subject(&key.tenant, &key.user_id) != *subject);
+    }
+
+    /// The same of everybody, who will be read from the database again.
+    pub fn forget_all(&self) {
+        self.erasures.fetch_add(1, Ordering::SeqCst);
+        self.states.retain(|_| false);
     }
 
     /// Keeps what was derived, unless somebody was erased since its examples were read.

@@ -131,6 +131,8 @@ pub struct Rebuilt {
     pub states: usize,
     /// People whose examples a model cannot use.
     pub unusable: usize,
+    /// States removed, of models that are not there any more.
+    pub pruned: u64,
 }
 
 /// Everybody in a database, with their states.
@@ -329,7 +331,8 @@ impl People {
         self.derivation.states.read().keys().any(|key| *key.tenant == *tenant && *key.user_id == *user_id)
     }
 
-    /// Derives every state of every person that is not there yet, some people at a time; `progress` hears how many people
+    /// Removes the states of models that are not registered, and derives every state of every person that is not there yet,
+    /// some people at a time; `progress` hears how many people
     /// are done. What fails for one person fails again, and is counted, when somebody asks.
     ///
     /// # Errors
@@ -342,7 +345,12 @@ impl People {
         let models: Vec<&Arc<Model>> =
             registered.current().filter(|model| model.head.is_personal()).collect();
         let (mut rebuilt, mut done) = (Rebuilt::default(), 0);
+        let keys: Vec<ModelKey> = registered.models().map(|model| evidence::model_key(model)).collect();
         for tenant in self.storage.tenants().await? {
+            // A folder without models is more likely a mistake than a wish to forget.
+            if !keys.is_empty() {
+                rebuilt.pruned += self.storage.prune_states(&tenant, &keys).await?;
+            }
             let mut after = None;
             loop {
                 let page = self.storage.users(&tenant, after.as_ref(), PAGE).await?;

@@ -26,7 +26,7 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use polyreward_domain::TenantId;
-use polyreward_storage::{Erasures, Keys, Storage, StorageError, Transaction};
+use polyreward_storage::{Erasures, Keys, ModelKey, Storage, StorageError, Transaction};
 use sqlx::{
     ConnectOptions, Connection,
     migrate::{MigrateError, Migrator},
@@ -112,6 +112,20 @@ impl Storage for PostgresStorage {
     async fn ping(&self) -> Result<(), StorageError> {
         // That it begins says that the database takes writes.
         self.connections.begin("").await?.rollback().await.map_err(failed)
+    }
+
+    #[tracing::instrument(name = "db.state.prune", skip_all)]
+    async fn prune_states(&self, tenant: &TenantId, kept: &[ModelKey]) -> Result<u64, StorageError> {
+        let kept: Vec<Vec<u8>> = kept.iter().map(|key| key.to_vec()).collect();
+        let mut transaction = self.connections.begin(tenant.as_str()).await?;
+        let pruned = sqlx::query!(
+            "DELETE FROM user_states WHERE tenant_id = $1 AND model_key <> ALL ($2)",
+            tenant.as_str(),
+            &kept,
+        );
+        let pruned = pruned.execute(&mut *transaction).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(pruned.rows_affected())
     }
 
     #[tracing::instrument(name = "db.expire", skip_all)]

@@ -18,11 +18,16 @@ pub use open::{OpenError, SqliteOptions};
 
 use async_trait::async_trait;
 use polyreward_domain::TenantId;
-use polyreward_storage::{Erasures, Storage, StorageError, Transaction};
+use polyreward_storage::{Erasures, ModelKey, Storage, StorageError, Transaction};
 use sqlx::{Sqlite, SqlitePool};
 use time::OffsetDateTime;
 
-use crate::{columns::micros, error::storage_error, sweeper::Sweeper, transaction::SqliteTransaction};
+use crate::{
+    columns::{json, micros},
+    error::storage_error,
+    sweeper::Sweeper,
+    transaction::SqliteTransaction,
+};
 
 /// A database in a file; clones share its connections.
 #[derive(Debug, Clone)]
@@ -60,6 +65,25 @@ impl Storage for SqliteStorage {
             .await
             .map_err(storage_error)?;
         transaction.rollback().await.map_err(storage_error)
+    }
+
+    #[tracing::instrument(name = "db.state.prune", skip_all)]
+    async fn prune_states(&self, tenant: &TenantId, kept: &[ModelKey]) -> Result<u64, StorageError> {
+        let hex = |key: &ModelKey| key.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02X}"));
+        let kept: Vec<String> = kept.iter().map(hex).collect();
+        let (tenant, kept) = (tenant.as_str(), json(&kept)?);
+        let mut transaction = self.write().await?;
+        self.sweeper.owe();
+        let pruned = sqlx::query!(
+            "DELETE FROM user_states
+              WHERE tenant_id = ? AND hex(model_key) NOT IN (SELECT value FROM json_each(?))",
+            tenant,
+            kept,
+        );
+        let pruned = pruned.execute(&mut *transaction).await.map_err(storage_error)?;
+        transaction.commit().await.map_err(storage_error)?;
+        self.sweeper.sweep_after(true).await;
+        Ok(pruned.rows_affected())
     }
 
     #[tracing::instrument(name = "db.expire", skip_all)]

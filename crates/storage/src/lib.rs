@@ -47,6 +47,12 @@ pub trait Storage: Reads + Keys {
     /// Why it does not.
     async fn ping(&self) -> Result<(), StorageError>;
 
+    /// Removes one tenant's states of all models but these; returns how many.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    async fn prune_states(&self, tenant: &TenantId, kept: &[ModelKey]) -> Result<u64, StorageError>;
+
     /// Removes idempotency records and audit lines older than given moments; returns how many.
     ///
     /// # Errors

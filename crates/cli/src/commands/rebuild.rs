@@ -49,8 +49,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let rebuilt =
             people.rebuild(&registry.registered(), &mut |done| progress.set(done, done, "people")).await?;
         progress.finish(&format!(
-            "{} states; of {} no model can use the examples",
-            rebuilt.states, rebuilt.unusable
+            "{} states; {} people with examples that a model cannot use; {} states of models that are gone removed",
+            rebuilt.states, rebuilt.unusable, rebuilt.pruned
         ));
         backbone.shutdown();
         open.close().await;

@@ -45,6 +45,8 @@ macro_rules! each_rule {
             an_erased_example_takes_its_embeddings_and_predictions_along,
             a_state_is_kept_bit_for_bit_and_replaced,
             every_state_of_a_person_is_removed_at_once,
+            states_of_models_that_are_gone_are_pruned_in_one_tenant,
+            an_erasure_is_announced_with_its_commit,
             tallies_count_an_even_prediction_as_one_half,
             tallies_come_in_the_order_of_names_then_versions,
             an_erased_person_leaves_nothing_and_comes_back_as_a_stranger,

@@ -46,6 +46,38 @@ pub async fn every_state_of_a_person_is_removed_at_once(storage: &dyn Storage) {
     assert_eq!(storage.state(&tenant, &user("bob"), &[1; 32]).await.unwrap(), Some(state(1.0)));
 }
 
+pub async fn states_of_models_that_are_gone_are_pruned_in_one_tenant(storage: &dyn Storage) {
+    let tenant = TenantId::default();
+    come(storage, &tenant, &[("ada", &[]), ("bob", &[])]).await;
+    let mut writing = begin(storage, &tenant).await;
+    for (id, key) in [("ada", [1; 32]), ("ada", [0xAB; 32]), ("bob", [3; 32])] {
+        writing.put_state(&user(id), &key, &model("bt", "1"), &state(1.0)).await.unwrap();
+    }
+    writing.commit().await.unwrap();
+    let other: TenantId = "other".parse().unwrap();
+    assert_eq!(storage.prune_states(&other, &[]).await.unwrap(), 0);
+    assert_eq!(storage.prune_states(&tenant, &[[0xAB; 32], [9; 32]]).await.unwrap(), 2);
+    assert_eq!(storage.state(&tenant, &user("ada"), &[0xAB; 32]).await.unwrap(), Some(state(1.0)));
+    assert_eq!(storage.state(&tenant, &user("ada"), &[1; 32]).await.unwrap(), None);
+    assert_eq!(storage.prune_states(&tenant, &[]).await.unwrap(), 1);
+}
+
+pub async fn an_erasure_is_announced_with_its_commit(storage: &dyn Storage) {
+    let tenant = TenantId::default();
+    let heard = storage.erasures().await.unwrap();
+    for (subject, commits) in [([1; 32], false), ([2; 32], true)] {
+        let mut writing = begin(storage, &tenant).await;
+        writing.announce_erasure(&subject).await.unwrap();
+        if commits {
+            writing.commit().await.unwrap();
+        }
+    }
+    // A backend of one process has nobody to tell.
+    if let Some(mut heard) = heard {
+        assert_eq!(heard.next().await.unwrap(), Some([2; 32]));
+    }
+}
+
 pub async fn tallies_count_an_even_prediction_as_one_half(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let ada = user("ada");

@@ -169,7 +169,34 @@ impl<S: Send + Sync> FromRequestParts<S> for Authorized {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
+
+    #[test]
+    fn every_route_of_the_document_has_one_row_and_every_row_a_route() {
+        let document: Value = serde_json::from_str(&crate::openapi_json()).unwrap();
+        let mut routes = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            routes
+                .extend(item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
+        }
+        // Files of the page that shows the document; they are not in it themselves.
+        routes.extend(["/docs/", "/docs/{*file}"].map(|path| ("GET".to_owned(), path.to_owned())));
+        let rows: BTreeSet<_> =
+            NEEDS.iter().map(|(method, path, _)| (method.to_string(), (*path).to_owned())).collect();
+        assert_eq!(rows, routes);
+        assert_eq!(rows.len(), NEEDS.len());
+    }
+
+    #[test]
+    fn a_route_without_a_row_needs_what_no_key_has() {
+        assert_eq!(need(&Method::GET, "/secrets"), None);
+        assert_eq!(need(&Method::DELETE, "/users"), None);
+        assert_eq!(need(&Method::HEAD, "/users"), Some(Need::Scope(Scope::Read)));
+    }
 
     fn key(pairs: &[(&'static str, &str)]) -> Result<Option<String>, Problem> {
         let mut headers = HeaderMap::new();

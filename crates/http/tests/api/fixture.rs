@@ -4,6 +4,7 @@ use std::{
     io::Write,
     path::Path,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use axum::{
@@ -14,17 +15,23 @@ use axum::{
 use ndarray::{Array1, Array2};
 use polyreward_backbone::{Backbone, BackboneOptions};
 use polyreward_domain::{
-    Comparison, ComparisonRecord, LabelConfidence, Prompt, Strength, TextForm, TextForms,
+    Comparison, ComparisonRecord, LabelConfidence, Prompt, Scope, Strength, TenantId, TextForm, TextForms,
 };
 use polyreward_heads::{
     BackboneCard, BradleyTerry, BtParameters, FormInput, Head, Layer, Lore, LoreParameters, Person,
     TextInput, Trunk,
 };
-use polyreward_http::{AppState, Limits, PrometheusHandle, install_metrics, router};
-use polyreward_service::{Directory, ModelRegistry, People, PeopleFile, PeopleOptions, embed_corpus};
+use polyreward_http::{AppState, Limits, Parts, PrometheusHandle, install_metrics, router};
+use polyreward_service::{
+    Access, AccessOptions, Clock, LearnLimits, LearnQuery, Learner, ModelRegistry, NewKey, People,
+    PeopleOptions, PostedExample, Writer, embed_corpus,
+};
+use polyreward_storage::Storage;
+use polyreward_storage_sqlite::{SqliteOptions, SqliteStorage};
 use polyreward_training::{HoldOut, Provenance, Trained, TrainingData, write_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use time::OffsetDateTime;
 use tower::ServiceExt;
 
 /// Shared by the tests of a process: opening sessions is what costs time.
@@ -100,72 +107,130 @@ impl Write for Log {
     }
 }
 
+/// When everything happens.
+#[derive(Debug, Clone, Copy)]
+pub struct StandingClock;
+
+impl Clock for StandingClock {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000)
+    }
+}
+
 pub struct Server {
     pub log: Log,
     pub router: Router,
     pub state: AppState,
     pub backbone: Backbone,
     pub people: Arc<People>,
-    pub models: TempDir,
+    pub access: Access,
+    pub storage: Arc<dyn Storage>,
+    pub models: Arc<TempDir>,
+    /// Where the database is, so that another server can open it.
+    pub database: Arc<TempDir>,
 }
 
 impl Server {
     /// With one model, `bt`.
-    pub fn new() -> Self {
-        let server = Self::empty(backbone(), Limits::default());
-        server.add_model("bt", 1.0);
-        server.rescan()
+    pub async fn new() -> Self {
+        Self::with_limits(Limits::default()).await
     }
 
-    pub fn with_limits(limits: Limits) -> Self {
-        let server = Self::empty(backbone(), limits.clone());
-        server.add_model("bt", 1.0);
-        server.rescan_with(limits)
+    pub async fn with_limits(limits: Limits) -> Self {
+        Self::empty(backbone(), limits.clone()).await.with_bt(limits)
     }
 
-    pub fn on(backbone: Backbone) -> Self {
-        let server = Self::empty(backbone, Limits::default());
-        server.add_model("bt", 1.0);
-        server.rescan()
+    pub async fn on(backbone: Backbone) -> Self {
+        Self::empty(backbone, Limits::default()).await.with_bt(Limits::default())
     }
 
     /// With `bt`, a head that learns people, `lore`, and those people.
-    pub fn with_people(records: Vec<ComparisonRecord>) -> Self {
-        let people = PeopleFile::of(records).expect("they can be users");
-        Self::with_directory(Arc::new(people), backbone(), Limits::default())
+    pub async fn with_people(records: Vec<ComparisonRecord>) -> Self {
+        Self::with_people_on(records, backbone(), Limits::default()).await
     }
 
-    /// The same with the people of any directory, on any backbone.
-    pub fn with_directory(directory: Arc<dyn Directory>, backbone: Backbone, limits: Limits) -> Self {
-        let mut server = Self::empty(backbone, limits.clone());
-        server.people = Arc::new(People::new(directory, server.backbone.clone(), PeopleOptions::default()));
-        server.add_model("bt", 1.0);
+    pub async fn with_people_on(records: Vec<ComparisonRecord>, backbone: Backbone, limits: Limits) -> Self {
+        let database = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let storage: Arc<dyn Storage> = Arc::new(open_database(&database).await);
+        store(&storage, &backbone, records).await;
+        Self::over(database, storage, backbone, limits)
+    }
+
+    /// With `bt`, `lore`, and whoever is in the database.
+    pub fn over(
+        database: Arc<TempDir>,
+        storage: Arc<dyn Storage>,
+        backbone: Backbone,
+        limits: Limits,
+    ) -> Self {
+        let models = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let server = Self::of(database, models, storage, backbone, limits.clone());
         server.add_lore("lore", 6.0);
-        server.rescan_with(limits)
+        server.with_bt(limits)
+    }
+
+    /// Another server on the same database and models, as after a restart or beside this one.
+    pub async fn another(&self, backbone: Backbone) -> Self {
+        let storage = Arc::new(open_database(&self.database).await);
+        let (database, models) = (Arc::clone(&self.database), Arc::clone(&self.models));
+        Self::of(database, models, storage, backbone, Limits::default())
     }
 
     /// Without a model.
-    pub fn empty(backbone: Backbone, limits: Limits) -> Self {
+    pub async fn empty(backbone: Backbone, limits: Limits) -> Self {
+        let database = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let models = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let storage = Arc::new(open_database(&database).await);
+        Self::of(database, models, storage, backbone, limits)
+    }
+
+    fn of(
+        database: Arc<TempDir>,
+        models: Arc<TempDir>,
+        storage: Arc<dyn Storage>,
+        backbone: Backbone,
+        limits: Limits,
+    ) -> Self {
         let log = Log::install();
-        let models = tempfile::tempdir().expect("a temporary folder");
-        let registry =
-            ModelRegistry::open(models.path(), backbone.info().clone()).expect("an empty folder opens");
-        let nobody = Arc::<PeopleFile>::default();
-        let people = Arc::new(People::new(nobody, backbone.clone(), PeopleOptions::default()));
-        let state = AppState::new(Arc::new(registry), backbone.clone(), people.clone(), limits, metrics());
-        Self { log, router: router(state.clone()), state, backbone, people, models }
+        let registry = ModelRegistry::open(models.path(), backbone.info().clone()).expect("models load");
+        let people = Arc::new(People::new(Arc::clone(&storage), backbone.clone(), PeopleOptions::default()));
+        // Nothing is remembered of a key, so that a change counts at once.
+        let access = Access::new(Arc::clone(&storage), AccessOptions { remember: Duration::ZERO });
+        let state = AppState::new(Parts {
+            registry: Arc::new(registry),
+            backbone: backbone.clone(),
+            people: Arc::clone(&people),
+            access: access.clone(),
+            clock: Arc::new(StandingClock),
+            limits,
+            metrics: metrics(),
+        });
+        Self {
+            log,
+            router: router(state.clone()),
+            state,
+            backbone,
+            people,
+            access,
+            storage,
+            models,
+            database,
+        }
     }
 
-    fn rescan(self) -> Self {
-        self.rescan_with(Limits::default())
+    fn with_bt(self, limits: Limits) -> Self {
+        self.add_model("bt", 1.0);
+        let Self { database, models, storage, backbone, .. } = self;
+        Self::of(database, models, storage, backbone, limits)
     }
 
-    fn rescan_with(self, limits: Limits) -> Self {
-        let registry =
-            ModelRegistry::open(self.models.path(), self.backbone.info().clone()).expect("models load");
-        let state =
-            AppState::new(Arc::new(registry), self.backbone.clone(), self.people.clone(), limits, metrics());
-        Self { router: router(state.clone()), state, ..self }
+    /// Makes a key of a tenant.
+    pub async fn key(&self, tenant: &str, scopes: &[Scope]) -> NewKey {
+        let (tenant, scopes) = (tenant.parse().expect("a tenant"), scopes.iter().copied().collect());
+        self.access
+            .create(tenant, "test".to_owned(), scopes, &StandingClock)
+            .await
+            .expect("the key is stored")
     }
 
     /// Writes a model folder; `scale` makes the weights of one name differ from another's.
@@ -220,8 +285,54 @@ impl Server {
         self.send(json_request(Method::POST, path, body.to_string())).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Reply {
+        self.send(json_request(Method::PUT, path, body.to_string())).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.send(request(Method::DELETE, path, Body::empty())).await
+    }
+
     pub async fn score(&self, body: &Value) -> Reply {
         self.post("/score", body).await
+    }
+}
+
+pub async fn open_database(folder: &TempDir) -> SqliteStorage {
+    let file = folder.path().join("people.db");
+    SqliteStorage::open(file, &SqliteOptions::default()).await.expect("the database opens")
+}
+
+/// Stores people as they come from before there was a model: without embeddings and states, which are derived when
+/// somebody asks.
+pub async fn store(storage: &Arc<dyn Storage>, backbone: &Backbone, records: Vec<ComparisonRecord>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let registry =
+        ModelRegistry::open(folder.path(), backbone.info().clone()).expect("an empty folder opens");
+    let people = People::new(Arc::clone(storage), backbone.clone(), PeopleOptions::default());
+    let (registry, people) = (Arc::new(registry), Arc::new(people));
+    let learner =
+        Learner::new(registry, backbone.clone(), people, Arc::new(StandingClock), LearnLimits::default());
+    let mut queries: Vec<LearnQuery> = Vec::new();
+    for record in records {
+        let id = record.id.map(|id| id.parse().expect("the id of an example"));
+        let example = PostedExample { id, comparison: record.comparison };
+        let user_id = record.user_id.as_str().parse().expect("the id of a user");
+        if let Some(query) = queries.iter_mut().find(|query| query.user_id == user_id) {
+            query.examples.push(example);
+            continue;
+        }
+        queries.push(LearnQuery {
+            user_id,
+            attributes: record.attributes,
+            examples: vec![example],
+            name: None,
+            deadline: None,
+        });
+    }
+    for query in queries {
+        let writer = Writer { tenant: TenantId::default(), key_id: None };
+        learner.learn(writer, query, Arc::new(|_| Ok(String::new()))).await.expect("the examples are stored");
     }
 }
 

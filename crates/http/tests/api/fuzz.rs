@@ -106,7 +106,7 @@ fn apply(mut value: Value, changes: &[Change]) -> Vec<u8> {
 #[test]
 fn a_mutated_body_is_answered_or_refused_and_never_breaks_the_server() {
     let runtime = Runtime::new().unwrap();
-    let server = Server::new();
+    let server = runtime.block_on(Server::new());
     let changes = prop::collection::vec(change(), 0..4);
     let config = ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(body in good(), changes in changes)| {

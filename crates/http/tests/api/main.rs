@@ -1,5 +1,6 @@
 //! The router as clients meet it, on a real encoder (tiny, random weights) and a real model folder.
 
+mod auth;
 mod fixture;
 mod fuzz;
 mod models;
@@ -11,3 +12,4 @@ mod refusals;
 mod score;
 mod serving;
 mod states;
+mod storage;

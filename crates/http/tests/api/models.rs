@@ -11,7 +11,7 @@ fn names(models: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_model_is_listed_with_its_card_and_evaluation() {
-    let server = Server::new();
+    let server = Server::new().await;
     let json = server.get("/models").await.ok();
     insta::assert_json_snapshot!(json, {
         ".items[].model" => "bt@[version]",
@@ -30,7 +30,7 @@ async fn a_model_is_listed_with_its_card_and_evaluation() {
 
 #[tokio::test]
 async fn models_come_in_pages() {
-    let server = Server::new();
+    let server = Server::new().await;
     for (name, scale) in [("a", 0.5), ("c", 2.0)] {
         server.add_model(name, scale);
     }
@@ -54,7 +54,7 @@ async fn models_come_in_pages() {
 
 #[tokio::test]
 async fn the_default_is_chosen_and_kept() {
-    let server = Server::new();
+    let server = Server::new().await;
     server.add_model("other", 3.0);
     server.post("/models/reload", &json!(null)).await.ok();
     let put =
@@ -77,7 +77,7 @@ async fn the_default_is_chosen_and_kept() {
 
 #[tokio::test]
 async fn a_broken_model_is_reported_and_the_old_one_keeps_answering() {
-    let server = Server::new();
+    let server = Server::new().await;
     let score = json!({"items": [{"prompt": "", "responses": ["x"]}]});
     let before = server.score(&score).await.ok();
     let name = before["model"].as_str().unwrap().replace('@', "/");

@@ -41,7 +41,7 @@ fn the_committed_document_is_up_to_date() {
 
 #[tokio::test]
 async fn every_documented_operation_is_there_and_no_other_method() {
-    let server = Server::new();
+    let server = Server::new().await;
     let documented: BTreeSet<(String, String)> =
         operations(&document()).into_iter().map(|(path, method, _)| (path, method)).collect();
     let paths: BTreeSet<&String> = documented.iter().map(|(path, _)| path).collect();

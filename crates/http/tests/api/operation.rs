@@ -10,7 +10,7 @@ use crate::fixture::{Server, json_request, request};
 
 #[tokio::test]
 async fn probes_answer_under_every_name() {
-    let server = Server::new();
+    let server = Server::new().await;
     for path in ["/health", "/livez", "/ping", "/v2/health/live"] {
         assert_eq!(server.get(path).await.ok(), json!({"status": "ok"}), "{path}");
     }
@@ -22,7 +22,7 @@ async fn probes_answer_under_every_name() {
 
 #[tokio::test]
 async fn a_draining_server_is_alive_but_not_ready() {
-    let server = Server::new();
+    let server = Server::new().await;
     server.state.readiness().drain();
     let problem = server.get("/ready").await.problem(503, "draining");
     insta::assert_json_snapshot!(problem);
@@ -34,7 +34,7 @@ async fn a_draining_server_is_alive_but_not_ready() {
 
 #[tokio::test]
 async fn info_says_what_the_server_is_and_takes() {
-    let server = Server::new();
+    let server = Server::new().await;
     insta::assert_json_snapshot!(server.get("/info").await.ok(), {
         ".version" => "[version]",
         ".backbone.hash" => "[hash]",
@@ -47,7 +47,7 @@ async fn info_says_what_the_server_is_and_takes() {
 
 #[tokio::test]
 async fn an_id_is_echoed_or_made() {
-    let server = Server::new();
+    let server = Server::new().await;
     let id_of = async |id: &[u8]| {
         let mut request = request(Method::GET, "/nothing", Body::empty());
         request.headers_mut().insert("x-request-id", HeaderValue::from_bytes(id).unwrap());
@@ -66,7 +66,7 @@ async fn an_id_is_echoed_or_made() {
 
 #[tokio::test]
 async fn every_reply_has_the_headers_that_protect_a_browser() {
-    let server = Server::new();
+    let server = Server::new().await;
     for path in ["/health", "/nothing", "/docs/", "/info"] {
         let reply = server.get(path).await;
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
@@ -77,7 +77,7 @@ async fn every_reply_has_the_headers_that_protect_a_browser() {
 
 #[tokio::test]
 async fn the_documentation_is_a_page_that_loads_nothing_from_elsewhere() {
-    let server = Server::new();
+    let server = Server::new().await;
     let redirect = server.get("/docs").await;
     assert_eq!((redirect.status.as_u16(), redirect.header("location")), (308, "docs/"));
     let page = server.get("/docs/").await;
@@ -99,7 +99,7 @@ async fn the_documentation_is_a_page_that_loads_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn every_metric_is_described() {
-    let server = Server::new();
+    let server = Server::new().await;
     server.score(&json!({"items": [{"prompt": "", "responses": ["a metric"]}]})).await.ok();
     let text = server.get("/metrics").await.text();
     let described = |line: &str| {
@@ -114,7 +114,7 @@ async fn every_metric_is_described() {
 
 #[tokio::test]
 async fn metrics_count_requests_and_know_nobody() {
-    let server = Server::new();
+    let server = Server::new().await;
     let body = json!({"user_id": "somebody-in-particular", "pairs": [
         {"prompt": "a-secret-prompt", "response_a": "a-secret-answer", "response_b": "x"},
     ]});
@@ -141,7 +141,7 @@ async fn metrics_count_requests_and_know_nobody() {
 
 #[tokio::test]
 async fn texts_and_ids_are_never_logged_and_request_ids_are() {
-    let server = Server::new();
+    let server = Server::new().await;
     let secret = "a-secret-text";
     for response in [secret.to_owned(), format!("{secret}\0"), format!("{secret} ").repeat(50)] {
         let body = json!({"user_id": "somebody-in-particular", "on_overflow": "error", "pairs": [

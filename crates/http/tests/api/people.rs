@@ -1,10 +1,7 @@
 //! Whose rewards an answer holds: one person's, several people's, an audience's.
 
-use std::sync::Arc;
-
 use polyreward_domain::{Attributes, Comparison, ComparisonRecord, LabelConfidence, Prompt, Strength};
 use polyreward_http::Limits;
-use polyreward_service::PeopleFile;
 use serde_json::{Value, json};
 
 use crate::fixture::{Server, backbone};
@@ -60,7 +57,7 @@ pub async fn rewards(server: &Server, whose: Value) -> Vec<f64> {
 
 #[tokio::test]
 async fn a_persons_examples_move_their_reward_and_nobody_elses() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let ada = server.score(&body(&json!({"user_id": "ada"}))).await;
     assert_eq!(ada.ok()["user"], json!({"user_id": "ada", "examples": 3, "known": true}));
     let (ada, bob) =
@@ -72,12 +69,12 @@ async fn a_persons_examples_move_their_reward_and_nobody_elses() {
     let stranger = server.score(&body(&json!({"user_id": "eve"}))).await.ok();
     assert_eq!(stranger["user"], json!({"user_id": "eve", "examples": 0, "known": false}));
     assert_eq!(numbers(&stranger["results"][0]["rewards"]), population);
-    assert_eq!(rewards(&Server::with_people(Vec::new()), json!({"user_id": "ada"})).await, population);
+    assert_eq!(rewards(&Server::with_people(Vec::new()).await, json!({"user_id": "ada"})).await, population);
 }
 
 #[tokio::test]
 async fn several_people_get_their_own_rewards_in_their_order() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let user_ids = ["bob", "eve", "ada", "bob"];
     let json = server.score(&body(&json!({"user_ids": user_ids}))).await.ok();
     let known: Vec<_> =
@@ -100,7 +97,7 @@ async fn several_people_get_their_own_rewards_in_their_order() {
 
 #[tokio::test]
 async fn an_audience_is_its_members_aggregated() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let everything = json!(["mean", "min", "p20", "share"]);
     let audience = |group: Value| json!({"audience": {"group": group, "aggregate": everything}});
     let uk = server.score(&body(&audience(json!({"country": "UK"})))).await.ok();
@@ -131,7 +128,7 @@ async fn an_audience_is_its_members_aggregated() {
 
 #[tokio::test]
 async fn an_audience_of_nobody_and_too_many_rewards_are_refused() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let nobody = body(&json!({"audience": {"group": {"country": "FR"}}}));
     assert_eq!(server.score(&nobody).await.pointers(422, "invalid-input"), ["/audience/group"]);
     let many = json!({"model": "lore", "user_ids": vec!["ada"; 16_384],
@@ -140,7 +137,7 @@ async fn an_audience_of_nobody_and_too_many_rewards_are_refused() {
     assert_eq!(problem["limit"], json!({"name": "max_rewards", "value": 1 << 20}));
     // A reward on the win_rate scale costs more time, though no more room.
     let limits = Limits { max_rewards: 8, ..Limits::default() };
-    let server = Server::with_directory(Arc::new(PeopleFile::of(people()).unwrap()), backbone(), limits);
+    let server = Server::with_people_on(people(), backbone(), limits).await;
     server.score(&body(&json!({"user_ids": ["ada", "bob"]}))).await.ok();
     let problem = server
         .score(&body(&json!({"user_ids": ["ada", "bob", "cid"]})))
@@ -153,7 +150,7 @@ async fn an_audience_of_nobody_and_too_many_rewards_are_refused() {
 
 #[tokio::test]
 async fn more_users_than_are_taken_are_refused_with_the_limit() {
-    let server = Server::with_limits(Limits { max_users: 3, ..Limits::default() });
+    let server = Server::with_limits(Limits { max_users: 3, ..Limits::default() }).await;
     let ask = async |users: usize| {
         let item = json!([{"prompt": "", "responses": ["A trout."]}]);
         server.score(&json!({"user_ids": vec!["ada"; users], "items": item})).await
@@ -165,7 +162,7 @@ async fn more_users_than_are_taken_are_refused_with_the_limit() {
 
 #[tokio::test]
 async fn preferences_of_several_people_stay_antisymmetric() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let ask = async |a: &str, b: &str| {
         let pairs = json!([{"prompt": "Name a fish.", "response_a": a, "response_b": b}]);
         let reply =
@@ -185,7 +182,7 @@ async fn an_audiences_preference_is_antisymmetric_to_the_bit() {
         records.push(record(&format!("user-{n}"), "UK", pair[n % 2], pair[1 - n % 2]));
         records.push(record(&format!("user-{n}"), "UK", TEXTS[n % 4], TEXTS[(n + 2) % 4]));
     }
-    let server = Server::with_people(records);
+    let server = Server::with_people(records).await;
     let ask = async |model: &str, a: &str, b: &str| {
         let pairs = json!([{"prompt": "Name a fish.", "response_a": a, "response_b": b}]);
         let audience = json!({"group": {}, "aggregate": ["share", "p20"]});
@@ -207,7 +204,7 @@ async fn an_audiences_preference_is_antisymmetric_to_the_bit() {
 
 #[tokio::test]
 async fn partial_answers_the_good_entries_for_several_people_and_for_an_audience() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let item = |text: &str| json!({"prompt": "Name a fish.", "responses": [TEXTS[0], text]});
     for whose in [json!({"user_ids": ["ada", "bob"]}), json!({"audience": {"group": {}}})] {
         let mut body =
@@ -227,7 +224,7 @@ async fn partial_answers_the_good_entries_for_several_people_and_for_an_audience
 
 #[tokio::test]
 async fn win_rates_of_several_people_are_those_of_each() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let ask = async |whose: Value| {
         let mut body = body(&whose);
         body["reward_scale"] = json!("win_rate");
@@ -252,7 +249,7 @@ async fn win_rates_of_several_people_are_those_of_each() {
 #[tokio::test]
 async fn a_state_version_changes_when_the_examples_do() {
     let version = async |records: Vec<ComparisonRecord>, whose: Value| {
-        let reply = Server::with_people(records).score(&body(&whose)).await;
+        let reply = Server::with_people(records).await.score(&body(&whose)).await;
         reply.ok();
         reply.header("x-user-state-version").parse::<u64>().unwrap()
     };
@@ -280,16 +277,16 @@ async fn an_example_that_is_said_twice_counts_once() {
         record.id = Some("first".to_owned());
     }
     records.extend(posted);
-    let server = Server::with_people(records);
+    let server = Server::with_people(records).await;
     let (ada, dee) = (json!({"user_id": "ada"}), json!({"user_id": "dee"}));
     assert_eq!(server.score(&body(&ada)).await.ok()["user"]["examples"], 3);
     assert_eq!(server.score(&body(&dee)).await.ok()["user"]["examples"], 1);
-    assert_eq!(rewards(&server, ada.clone()).await, rewards(&Server::with_people(people()), ada).await);
+    assert_eq!(rewards(&server, ada.clone()).await, rewards(&Server::with_people(people()).await, ada).await);
 }
 
 #[tokio::test]
 async fn a_large_answer_is_the_same_as_a_small_one() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let user_ids: Vec<&str> = ["ada", "eve", "bob"].into_iter().cycle().take(3000).collect();
     let large = server.score(&body(&json!({"user_ids": user_ids}))).await;
     assert_eq!(large.header("content-type"), "application/json");
@@ -304,7 +301,7 @@ async fn a_large_answer_is_the_same_as_a_small_one() {
 
 #[tokio::test]
 async fn a_response_counts_once_for_however_many_people_and_references() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let mut body = body(&json!({"user_ids": ["ada", "bob", "eve"]}));
     body["reward_scale"] = json!("win_rate");
     let counted = async || {

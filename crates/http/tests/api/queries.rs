@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use polyreward_backbone::{BackboneError, InputError};
-use polyreward_domain::{Overflow, Prompt};
-use polyreward_service::{
-    AskOutcome, AskQuery, Asker, Fault, ModelRegistry, Pair, Part, ScoreError, StateVersion,
-};
+use polyreward_domain::{Overflow, Prompt, StateVersion, TenantId};
+use polyreward_service::{AskOutcome, AskQuery, Asker, Fault, ModelRegistry, Pair, Part, ScoreError};
 use serde_json::json;
 
 use crate::{
@@ -45,12 +43,12 @@ fn query(user_id: &str, pairs: Vec<Pair>) -> AskQuery {
 }
 
 async fn ranked(asker: &Asker, user_id: &str, pairs: Vec<Pair>) -> AskOutcome {
-    asker.rank(query(user_id, pairs)).await.unwrap()
+    asker.rank(&TenantId::default(), query(user_id, pairs)).await.unwrap()
 }
 
 #[tokio::test]
 async fn pairs_are_ranked_by_what_their_answers_would_tell() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let outcome = ranked(&asker(&server), "ada", pairs()).await;
     assert!(outcome.user.known && outcome.user.examples == 3 && outcome.state_version.get() != 0);
     assert_eq!(outcome.model.name.as_str(), "lore");
@@ -74,7 +72,7 @@ async fn pairs_are_ranked_by_what_their_answers_would_tell() {
 
 #[tokio::test]
 async fn a_person_has_less_left_to_tell_than_one_nobody_knows() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let asker = asker(&server);
     let told = |outcome: &AskOutcome| outcome.candidates.iter().map(|candidate| candidate.gain).sum::<f64>();
     let (ada, eve) = (ranked(&asker, "ada", pairs()).await, ranked(&asker, "eve", pairs()).await);
@@ -84,7 +82,7 @@ async fn a_person_has_less_left_to_tell_than_one_nobody_knows() {
 
 #[tokio::test]
 async fn which_response_is_called_a_is_nothing_and_ties_stand_in_their_order() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let asker = asker(&server);
     let swapped = pairs().into_iter().map(|pair| Pair {
         response_a: Arc::clone(&pair.response_b),
@@ -100,7 +98,8 @@ async fn which_response_is_called_a_is_nothing_and_ties_stand_in_their_order() {
     // All pairs twice: each stands before its double.
     let both = [pairs(), swapped].concat();
     let count = pairs().len();
-    let outcome = asker.rank(AskQuery { limit: Some(4), ..query("ada", both) }).await.unwrap();
+    let outcome =
+        asker.rank(&TenantId::default(), AskQuery { limit: Some(4), ..query("ada", both) }).await.unwrap();
     let at: Vec<usize> = outcome.candidates.iter().map(|candidate| candidate.at).collect();
     let expected: Vec<usize> =
         there.candidates[..2].iter().flat_map(|candidate| [candidate.at, candidate.at + count]).collect();
@@ -110,9 +109,9 @@ async fn which_response_is_called_a_is_nothing_and_ties_stand_in_their_order() {
 
 #[tokio::test]
 async fn a_model_that_learns_from_nobody_has_nothing_to_ask() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let query = AskQuery { model: Some("bt".parse().unwrap()), ..query("ada", pairs()) };
-    let outcome = asker(&server).rank(query).await.unwrap();
+    let outcome = asker(&server).rank(&TenantId::default(), query).await.unwrap();
     assert!(outcome.candidates.iter().enumerate().all(|(at, candidate)| {
         candidate.at == at && candidate.gain == 0.0 && candidate.preference > 0.0
     }));
@@ -120,14 +119,14 @@ async fn a_model_that_learns_from_nobody_has_nothing_to_ask() {
 
 #[tokio::test]
 async fn a_text_that_cannot_be_read_fails_the_request_by_its_name() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     let asker = asker(&server);
     let long = TEXTS[0].repeat(2000);
     let candidates = vec![pair(TEXTS[0], TEXTS[1]), pair(TEXTS[0], &long)];
     let outcome = ranked(&asker, "ada", candidates.clone()).await;
     assert!(outcome.candidates.iter().all(|candidate| candidate.truncated == (candidate.at == 1)));
     let query = AskQuery { overflow: Overflow::Error, ..query("ada", candidates) };
-    match asker.rank(query.clone()).await {
+    match asker.rank(&TenantId::default(), query.clone()).await {
         Err(ScoreError::Faults(faults)) => assert!(
             matches!(
                 &faults[..],
@@ -139,9 +138,9 @@ async fn a_text_that_cannot_be_read_fails_the_request_by_its_name() {
     }
     let late = AskQuery { deadline: Some(Instant::now()), overflow: Overflow::Truncate, ..query.clone() };
     assert!(matches!(
-        asker.rank(late).await,
+        asker.rank(&TenantId::default(), late).await,
         Err(ScoreError::DeadlineExceeded | ScoreError::Backbone(BackboneError::DeadlineExceeded))
     ));
     let unknown = AskQuery { model: Some("nobody".parse().unwrap()), ..query };
-    assert!(matches!(asker.rank(unknown).await, Err(ScoreError::Model(_))));
+    assert!(matches!(asker.rank(&TenantId::default(), unknown).await, Err(ScoreError::Model(_))));
 }

@@ -23,7 +23,7 @@ fn raw(body: impl Into<Body>) -> axum::http::Request<Body> {
 
 #[tokio::test]
 async fn what_is_not_json_is_a_400() {
-    let server = Server::new();
+    let server = Server::new().await;
     let surrogate = r#"{"pairs": [{"prompt": "\ud800", "response_a": "", "response_b": ""}]}"#;
     let deep = format!("{{\"pairs\": {}", "[".repeat(100_000));
     for body in ["", "  ", "{", "[1, 2", "nonsense", surrogate, "{\"a\"}"] {
@@ -38,7 +38,7 @@ async fn what_is_not_json_is_a_400() {
 
 #[tokio::test]
 async fn every_wrong_field_is_named_by_a_pointer() {
-    let server = Server::new();
+    let server = Server::new().await;
     let entry = |key: &str, value: Value| {
         let mut body = good();
         body["pairs"][0][key] = value;
@@ -92,7 +92,7 @@ async fn every_wrong_field_is_named_by_a_pointer() {
 
 #[tokio::test]
 async fn an_error_quotes_nothing_of_the_texts() {
-    let server = Server::new();
+    let server = Server::new().await;
     let secret = "the-secret-text";
     let bodies = [
         json!({"pairs": secret}),
@@ -113,7 +113,7 @@ async fn an_error_quotes_nothing_of_the_texts() {
 
 #[tokio::test]
 async fn an_unknown_model_is_named() {
-    let server = Server::new();
+    let server = Server::new().await;
     for model in ["pal-a", "bt@ffffffff"] {
         let mut body = good();
         body["model"] = json!(model);
@@ -124,7 +124,7 @@ async fn an_unknown_model_is_named() {
 
 #[tokio::test]
 async fn too_many_texts_are_refused_with_the_limit() {
-    let server = Server::new();
+    let server = Server::new().await;
     let pairs = vec![good()["pairs"][0].clone(); 513];
     let problem = server.score(&json!({"pairs": pairs})).await.problem(413, "too-many-texts");
     assert_eq!(problem["limit"], json!({"name": "max_batch", "value": 1024}));
@@ -134,7 +134,7 @@ async fn too_many_texts_are_refused_with_the_limit() {
 
 #[tokio::test]
 async fn a_huge_body_is_refused_with_the_limit_declared_or_not() {
-    let server = Server::with_limits(Limits { max_body_bytes: 1000, ..Limits::default() });
+    let server = Server::with_limits(Limits { max_body_bytes: 1000, ..Limits::default() }).await;
     let mut declared = raw(vec![b' '; 5000]);
     declared.headers_mut().insert("content-length", HeaderValue::from(5000));
     let chunks = stream::iter((0..50).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 100]))));
@@ -147,7 +147,7 @@ async fn a_huge_body_is_refused_with_the_limit_declared_or_not() {
 
 #[tokio::test]
 async fn a_body_that_is_not_declared_as_json_is_a_415() {
-    let server = Server::new();
+    let server = Server::new().await;
     let send = async |content_type: &'static str, encoding: Option<&'static str>| {
         let mut request = request(Method::POST, "/score", Body::from(good().to_string()));
         request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
@@ -169,7 +169,7 @@ async fn a_body_that_is_not_declared_as_json_is_a_415() {
 
 #[tokio::test]
 async fn a_bad_deadline_names_its_header() {
-    let server = Server::new();
+    let server = Server::new().await;
     for (name, value) in
         [("x-request-timeout-ms", "0"), ("x-request-timeout-ms", "1.5"), ("grpc-timeout", "5")]
     {
@@ -182,7 +182,8 @@ async fn a_bad_deadline_names_its_header() {
 
 #[tokio::test]
 async fn a_deadline_that_passed_is_a_503_and_costs_no_inference() {
-    let server = Server::on(open_backbone(&BackboneOptions { sessions: 1, ..BackboneOptions::default() }));
+    let server =
+        Server::on(open_backbone(&BackboneOptions { sessions: 1, ..BackboneOptions::default() })).await;
     let before = server.backbone.cache_stats().entries;
     let pairs: Vec<Value> = (0..500)
         .map(|n| json!({"prompt": format!("Number {n}"), "response_a": "a ".repeat(50), "response_b": "b ".repeat(50)}))
@@ -196,7 +197,7 @@ async fn a_deadline_that_passed_is_a_503_and_costs_no_inference() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_a_408() {
-    let server = Server::new();
+    let server = Server::new().await;
     let mut request = raw(Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>()));
     request.headers_mut().insert("x-request-timeout-ms", HeaderValue::from_static("50"));
     server.send(request).await.problem(408, "body-timeout");
@@ -204,7 +205,7 @@ async fn a_body_that_does_not_come_is_a_408() {
 
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there_are_problems() {
-    let server = Server::new();
+    let server = Server::new().await;
     for path in ["/", "/nothing", "/score/", "/docs/nothing.js", "/users/ada"] {
         server.get(path).await.problem(404, "not-found");
     }
@@ -219,8 +220,8 @@ async fn a_full_queue_is_a_503_and_leaves_nothing_behind() {
     let options =
         BackboneOptions { sessions: 1, max_queued_texts: 1, cache_bytes: 0, ..BackboneOptions::default() };
     // The model is trained elsewhere: a queue of one text is too short for that.
-    let teacher = Server::new();
-    let server = Server::empty(open_backbone(&options), Limits::default());
+    let teacher = Server::new().await;
+    let server = Server::empty(open_backbone(&options), Limits::default()).await;
     copy_models(&teacher, &server);
     server.post("/models/reload", &json!(null)).await.ok();
     let body = |n: usize| json!({"items": [{"prompt": format!("Number {n}"), "responses": ["A trout."]}]});
@@ -269,7 +270,7 @@ fn endless(first: Vec<u8>) -> axum::http::Request<Body> {
 
 #[tokio::test]
 async fn more_requests_than_allowed_are_refused_at_once_and_probes_are_not() {
-    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() });
+    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() }).await;
     let mut held = Box::pin(server.send(endless(Vec::new())));
     assert!(held.as_mut().now_or_never().is_none());
     let started = std::time::Instant::now();
@@ -285,7 +286,7 @@ async fn more_requests_than_allowed_are_refused_at_once_and_probes_are_not() {
 #[tokio::test]
 async fn bodies_take_no_more_memory_than_allowed() {
     let limits = Limits { max_body_bytes: 1000, max_pending_body_bytes: 1500, ..Limits::default() };
-    let server = Server::with_limits(limits);
+    let server = Server::with_limits(limits).await;
     let mut held = Box::pin(server.send(endless(vec![b' '; 1000])));
     assert!(held.as_mut().now_or_never().is_none());
     server.send(raw(vec![b' '; 900])).await.problem(503, "overloaded");
@@ -296,7 +297,7 @@ async fn bodies_take_no_more_memory_than_allowed() {
 
 #[tokio::test]
 async fn without_a_model_nothing_is_scored_and_the_server_is_not_ready() {
-    let server = Server::empty(backbone(), Limits::default());
+    let server = Server::empty(backbone(), Limits::default()).await;
     server.score(&good()).await.problem(503, "no-model");
     server.get("/ready").await.problem(503, "not-ready");
 }
@@ -304,7 +305,7 @@ async fn without_a_model_nothing_is_scored_and_the_server_is_not_ready() {
 #[tokio::test]
 async fn a_stopped_backbone_is_a_503() {
     let options = BackboneOptions { sessions: 1, cache_bytes: 0, ..BackboneOptions::default() };
-    let server = Server::on(open_backbone(&options));
+    let server = Server::on(open_backbone(&options)).await;
     server.score(&good()).await.ok();
     server.backbone.shutdown();
     server.score(&good()).await.problem(503, "not-ready");

@@ -15,7 +15,7 @@ fn long() -> String {
 
 #[tokio::test]
 async fn pairs_get_rewards_and_a_preference_each() {
-    let server = Server::new();
+    let server = Server::new().await;
     let body = json!({"pairs": [pair("A trout.", "Fish are tasty."), pair("", "I do not know.")]});
     let reply = server.score(&body).await;
     let json = reply.ok();
@@ -39,7 +39,7 @@ async fn pairs_get_rewards_and_a_preference_each() {
 
 #[tokio::test]
 async fn items_get_a_ranking_of_their_responses() {
-    let server = Server::new();
+    let server = Server::new().await;
     let chat =
         json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a fish."}]);
     let body = json!({"model": "bt", "user_id": "ada", "items": [
@@ -65,7 +65,7 @@ async fn items_get_a_ranking_of_their_responses() {
 
 #[tokio::test]
 async fn swapping_a_pair_gives_exactly_one_minus_p() {
-    let server = Server::new();
+    let server = Server::new().await;
     let texts = ["A trout.", "Fish are tasty.", "", "I do not know.", "!"];
     let there: Vec<Value> = texts.iter().flat_map(|a| texts.iter().map(|b| pair(a, b))).collect();
     let back: Vec<Value> = texts.iter().flat_map(|a| texts.iter().map(|b| pair(b, a))).collect();
@@ -91,7 +91,7 @@ fn preferences(reply: &str) -> Vec<f64> {
 
 #[tokio::test]
 async fn results_keep_the_order_of_the_request_whatever_stands_beside_them() {
-    let server = Server::new();
+    let server = Server::new().await;
     let texts: Vec<String> = (0..40).map(|n| format!("Answer {n}: {}", "word ".repeat(n % 17))).collect();
     let item = |texts: &[String]| json!({"items": [{"prompt": "Count.", "responses": texts}]});
     let together = server.score(&item(&texts)).await.ok();
@@ -105,7 +105,7 @@ async fn results_keep_the_order_of_the_request_whatever_stands_beside_them() {
 
 #[tokio::test]
 async fn numbers_are_written_shortest() {
-    let server = Server::new();
+    let server = Server::new().await;
     let reply = server.score(&json!({"pairs": [pair("A trout.", "Fish are tasty.")]})).await;
     let (json, text) = (reply.ok(), reply.text());
     let reward = json["results"][0]["reward_a"].as_f64().unwrap();
@@ -115,7 +115,7 @@ async fn numbers_are_written_shortest() {
 
 #[tokio::test]
 async fn rewards_come_on_the_scale_asked_for() {
-    let server = Server::new();
+    let server = Server::new().await;
     let rewards = async |scale: Value| {
         let body = json!({"reward_scale": scale, "items": [
             {"prompt": "Name a fish.", "responses": ["A trout.", "Fish are tasty.", "I do not know."]},
@@ -137,7 +137,7 @@ async fn rewards_come_on_the_scale_asked_for() {
 
 #[tokio::test]
 async fn a_long_text_is_cut_and_reported_or_refused_with_its_tokens() {
-    let server = Server::new();
+    let server = Server::new().await;
     let pairs = json!([pair("A trout.", "Fish."), pair("A trout.", &long())]);
     let json = server.score(&json!({"pairs": pairs})).await.ok();
     assert_eq!(json["results"][0]["truncated"], false);
@@ -153,7 +153,7 @@ async fn a_long_text_is_cut_and_reported_or_refused_with_its_tokens() {
 
 #[tokio::test]
 async fn partial_puts_the_error_in_the_place_of_the_bad_item() {
-    let server = Server::new();
+    let server = Server::new().await;
     let body = json!({"partial": true, "on_overflow": "error", "pairs": [
         pair("A trout.", "Fish."), pair("\0", "Fish."), pair("Fish.", "A trout."), pair("Fish.", &long()),
     ]});
@@ -172,7 +172,7 @@ async fn partial_puts_the_error_in_the_place_of_the_bad_item() {
 
 #[tokio::test]
 async fn partial_answers_even_where_every_item_is_bad() {
-    let server = Server::new();
+    let server = Server::new().await;
     let json = server.score(&json!({"partial": true, "pairs": [pair("\0", ""), pair("", "\0")]})).await.ok();
     assert_eq!(json["results"][0]["error"]["pointer"], "/pairs/0/response_a");
     assert_eq!(json["results"][1]["error"]["pointer"], "/pairs/1/response_b");
@@ -182,7 +182,7 @@ async fn partial_answers_even_where_every_item_is_bad() {
 
 #[tokio::test]
 async fn as_many_texts_as_the_limit_are_scored_at_once() {
-    let server = Server::new();
+    let server = Server::new().await;
     let pairs: Vec<Value> = (0..512).map(|n| pair(&format!("Answer {}.", n % 7), "A trout.")).collect();
     let json = server.post("/v1/score", &json!({"pairs": pairs})).await.ok();
     assert_eq!(json["results"].as_array().unwrap().len(), 512);

@@ -69,7 +69,7 @@ async fn ask_until(address: SocketAddr, path: &str, wanted: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_says_so_before_it_closes() {
-    let server = Server::new();
+    let server = Server::new().await;
     // No end of the grace is waited for.
     let options = ServeOptions { grace: Duration::from_hours(1), ..ServeOptions::default() };
     let running = start(&server, options).await;
@@ -85,7 +85,7 @@ async fn a_stopping_server_says_so_before_it_closes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_server_loses_no_request() {
-    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() });
+    let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() }).await;
     let running = start(&server, ServeOptions::default()).await;
     let (head, body) = post(&json!({"items": [{"prompt": "Name a fish.", "responses": ["A trout."]}]}));
     let mut busy = connect(running.address);
@@ -105,7 +105,7 @@ async fn a_stopping_server_loses_no_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_still_writes_hears_why_its_body_is_refused() {
-    let server = Server::with_limits(Limits { max_body_bytes: 100_000, ..Limits::default() });
+    let server = Server::with_limits(Limits { max_body_bytes: 100_000, ..Limits::default() }).await;
     let running = start(&server, ServeOptions::default()).await;
     let head = "POST /score HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
     let body = " ".repeat(300_000);
@@ -119,7 +119,7 @@ async fn a_client_that_still_writes_hears_why_its_body_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_serves_many_requests() {
-    let server = Server::new();
+    let server = Server::new().await;
     let running = start(&server, ServeOptions::default()).await;
     let (head, body) = post(&json!({"pairs": [{"prompt": "", "response_a": "a", "response_b": "b"}]}));
     let last = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

@@ -1,68 +1,37 @@
 //! How people's states come about: one person at a time, under a deadline, whoever leaves and whatever is wrong with another.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use axum::{body::Body, http::Method};
 use futures::{FutureExt, future::join_all};
 use polyreward_backbone::BackboneOptions;
-use polyreward_domain::{Attributes, Message, Prompt, UserId};
+use polyreward_domain::{Message, Prompt};
 use polyreward_http::Limits;
-use polyreward_service::{Answering, Directory, Examples, PeopleFile, Person};
+use polyreward_service::Rebuilt;
+use polyreward_storage::Storage;
+use polyreward_storage_sqlite::SqliteStorage;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::{
-    fixture::{Reply, Server, backbone, chat_backbone, json_request, open_backbone},
+    fixture::{Reply, Server, backbone, chat_backbone, json_request, open_backbone, open_database, store},
     people::{TEXTS, body, numbers, people, record},
+    storage::Watched,
 };
 
-/// People of a file, of whom ada's examples come only when they are let through.
-#[derive(Debug)]
-struct Held {
-    people: PeopleFile,
-    gate: Semaphore,
-    reads: AtomicUsize,
-}
+type Held = Arc<Watched<SqliteStorage>>;
 
-impl Held {
-    fn new() -> Arc<Self> {
-        let people = PeopleFile::of(people()).unwrap();
-        Arc::new(Self { people, gate: Semaphore::new(0), reads: AtomicUsize::new(0) })
-    }
-
-    fn reads(&self) -> usize {
-        self.reads.load(Ordering::SeqCst)
-    }
-}
-
-impl Directory for Held {
-    fn find<'a>(&'a self, user_ids: &'a [UserId]) -> Answering<'a, Vec<Person>> {
-        self.people.find(user_ids)
-    }
-
-    fn members<'a>(&'a self, group: &'a Attributes, limit: usize) -> Answering<'a, Vec<Person>> {
-        self.people.members(group, limit)
-    }
-
-    fn examples<'a>(&'a self, user_id: &'a UserId) -> Answering<'a, Examples> {
-        async move {
-            if user_id.as_str() == "ada" {
-                self.reads.fetch_add(1, Ordering::SeqCst);
-                drop(self.gate.acquire().await.unwrap());
-            }
-            self.people.examples(user_id).await
-        }
-        .boxed()
-    }
-}
-
-fn held() -> (Arc<Held>, Server) {
-    let held = Held::new();
-    let server = Server::with_directory(held.clone(), backbone(), Limits::default());
+/// People of whom ada's examples come only when they are let through.
+async fn held_with(limits: Limits) -> (Held, Server) {
+    let database = Arc::new(tempfile::tempdir().unwrap());
+    let storage = open_database(&database).await;
+    store(&(Arc::new(storage.clone()) as Arc<dyn Storage>), &backbone(), people()).await;
+    let held = Arc::new(Watched::holding(storage, "ada"));
+    let server = Server::over(database, held.clone(), backbone(), limits);
     (held, server)
+}
+
+async fn held() -> (Held, Server) {
+    held_with(Limits::default()).await
 }
 
 fn of(user_id: &str) -> Value {
@@ -77,7 +46,7 @@ async fn within(server: &Server, body: &Value, header: &'static str, time: &'sta
 
 #[tokio::test]
 async fn a_derivation_goes_on_after_its_deadline_and_is_not_begun_again() {
-    let (held, server) = held();
+    let (held, server) = held().await;
     for _ in 0..5 {
         let late = within(&server, &of("ada"), "x-request-timeout-ms", "40").await;
         late.problem(503, "deadline-exceeded");
@@ -97,7 +66,7 @@ async fn a_derivation_goes_on_after_its_deadline_and_is_not_begun_again() {
 
 #[tokio::test]
 async fn a_derivation_outlives_the_client_that_began_it() {
-    let (held, server) = held();
+    let (held, server) = held().await;
     let request = of("ada");
     {
         let mut asking = std::pin::pin!(server.score(&request));
@@ -115,8 +84,7 @@ async fn a_derivation_outlives_the_client_that_began_it() {
 #[tokio::test]
 async fn a_new_version_of_a_model_derives_again_without_the_backbone() {
     let options = BackboneOptions { sessions: 1, cache_bytes: 0, ..BackboneOptions::default() };
-    let file = Arc::new(PeopleFile::of(people()).unwrap());
-    let server = Server::with_directory(file, open_backbone(&options), Limits::default());
+    let server = Server::with_people_on(people(), open_backbone(&options), Limits::default()).await;
     let misses = || server.backbone.cache_stats().misses;
     let at_first = misses();
     let before = server.score(&of("ada")).await;
@@ -137,7 +105,7 @@ async fn a_new_version_of_a_model_derives_again_without_the_backbone() {
 
 #[tokio::test]
 async fn a_new_version_of_a_model_waits_for_nobody_but_those_asked_for() {
-    let (held, server) = held();
+    let (held, server) = held().await;
     held.gate.add_permits(1);
     server.score(&of("ada")).await.ok();
     held.gate.try_acquire().unwrap().forget();
@@ -156,8 +124,7 @@ async fn examples_that_cannot_be_used_fail_their_own_person_alone() {
     let message = Message { role: "stranger".into(), content: "Whose-secret-is-this".into() };
     bad.comparison.prompt = Prompt::Chat(vec![message]);
     records.push(bad);
-    let file = Arc::new(PeopleFile::of(records).unwrap());
-    let server = Server::with_directory(file, chat_backbone(), Limits::default());
+    let server = Server::with_people_on(records, chat_backbone(), Limits::default()).await;
     for _ in 0..3 {
         assert_eq!(server.score(&of(unlucky)).await.pointers(422, "unusable-examples"), ["/user_id"]);
     }
@@ -184,27 +151,28 @@ async fn examples_that_cannot_be_used_fail_their_own_person_alone() {
 
 #[tokio::test]
 async fn people_are_learned_ahead_and_then_known() {
-    let (held, server) = held();
+    let (held, server) = held().await;
     held.gate.add_permits(1);
     let registry =
         polyreward_service::ModelRegistry::open(server.models.path(), server.backbone.info().clone());
-    assert_eq!(server.people.warm(&registry.unwrap().registered()).await.unwrap(), 3);
+    let mut progress = Vec::new();
+    let registered = registry.unwrap().registered();
+    let rebuilt = server.people.rebuild(&registered, &mut |done| progress.push(done)).await.unwrap();
+    assert_eq!((rebuilt, progress), (Rebuilt { states: 3, unusable: 0 }, vec![3]));
     server.score(&of("ada")).await.ok();
     assert_eq!(held.reads(), 1);
 }
 
 #[tokio::test]
 async fn a_deadline_that_passed_is_a_503_though_everything_is_known() {
-    let server = Server::with_people(people());
+    let server = Server::with_people(people()).await;
     server.score(&of("ada")).await.ok();
     within(&server, &of("ada"), "grpc-timeout", "1n").await.problem(503, "deadline-exceeded");
 }
 
 #[tokio::test]
 async fn numbers_that_find_no_room_are_refused_and_room_is_given_back() {
-    let held = Held::new();
-    let limits = Limits { max_pending_cells: 256, ..Limits::default() };
-    let server = Server::with_directory(held.clone(), backbone(), limits);
+    let (held, server) = held_with(Limits { max_pending_cells: 256, ..Limits::default() }).await;
     let (ada, bob) = (of("ada"), of("bob"));
     {
         let mut asking = std::pin::pin!(server.score(&ada));

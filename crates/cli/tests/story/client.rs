@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::support::Server;
+use crate::support::{Server, answers};
 
 /// Far longer than any answer takes: a test ends, whatever happens.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -133,4 +133,23 @@ async fn answered(request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
 /// An example in the words of the API.
 pub fn example((prompt, chosen, rejected): Pair<'_>) -> Value {
     json!({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+}
+
+pub const PROMPT: &str = "A drink?";
+
+/// A hundred pairs of few texts, and the same the other way round: a head learns nothing from a pair that it knows.
+pub struct Pairs {
+    tea: Vec<String>,
+    coffee: Vec<String>,
+}
+
+impl Pairs {
+    pub fn new() -> Self {
+        Self { tea: answers("tea", 10), coffee: answers("coffee", 10) }
+    }
+
+    pub fn at(&self, number: usize) -> Pair<'_> {
+        let (tea, coffee) = (&*self.tea[number % 10], &*self.coffee[number / 10 % 10]);
+        if number / 100 % 2 == 0 { (PROMPT, tea, coffee) } else { (PROMPT, coffee, tea) }
+    }
 }

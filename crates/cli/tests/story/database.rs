@@ -28,6 +28,13 @@ impl Database {
         }
     }
 
+    /// Waits until nobody is connected: what a server that was killed had begun may end by itself in PostgreSQL.
+    pub async fn left_alone(&self) {
+        if let Self::Postgres(database) = self {
+            database.left_alone().await;
+        }
+    }
+
     /// The one number that a statement gives.
     pub async fn number(&self, statement: &str) -> i64 {
         match self {

@@ -5,5 +5,6 @@ mod client;
 mod database;
 mod files;
 mod people;
+mod replicas;
 mod serving;
 mod support;

@@ -8,13 +8,12 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Client, Pair, Scored, example},
+    client::{Client, PROMPT, Pair, Scored, example},
     database::{Database, serve},
     support::{Place, answers},
 };
 
 const PEOPLE: u64 = 50;
-const PROMPT: &str = "A drink?";
 
 /// Somebody with a taste: tea for those of even numbers, coffee for the others, each in words of their own.
 struct Somebody {

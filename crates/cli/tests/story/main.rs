@@ -4,6 +4,7 @@ mod bad_input;
 mod client;
 mod database;
 mod files;
+mod killed;
 mod people;
 mod replicas;
 mod serving;

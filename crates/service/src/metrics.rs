@@ -36,7 +36,10 @@ pub fn describe() {
     );
     metrics::describe_counter!(REWARDS_TOTAL, "Responses scored");
     metrics::describe_histogram!(HEAD_SECONDS, metrics::Unit::Seconds, "Time from embeddings to rewards");
-    metrics::describe_counter!(STATES_TOTAL, "States derived from a person's examples, by outcome");
+    metrics::describe_counter!(
+        STATES_TOTAL,
+        "States found in the database, or derived from a person's examples, by outcome"
+    );
     metrics::describe_histogram!(
         STATE_SECONDS,
         metrics::Unit::Seconds,

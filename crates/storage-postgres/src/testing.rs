@@ -1,5 +1,7 @@
 //! A database for one test, in the server that `tools/with_postgres.py` runs.
 
+mod inspect;
+
 use std::{env, str::FromStr, thread, time::Duration};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};

@@ -12,6 +12,8 @@ mod open;
 mod people;
 mod reads;
 mod sweeper;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transaction;
 
 pub use open::{OpenError, SqliteOptions};

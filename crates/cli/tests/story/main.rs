@@ -1,6 +1,11 @@
 //! Whole stories with the real binary, the real ONNX Runtime and a small real encoder.
 
 mod bad_input;
+mod client;
+mod database;
 mod files;
+mod killed;
+mod people;
+mod replicas;
 mod serving;
 mod support;

@@ -10,7 +10,10 @@ use std::{
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Place, answers, backbone, opposites, people, stderr, stdout, tell_to_stop};
+use crate::{
+    client::{Client, example},
+    support::{Place, answers, backbone, opposites, people, stderr, stdout, tell_to_stop},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_clients_of_one_text_and_one_client_of_many_texts_get_the_same_rewards() {
@@ -119,36 +122,40 @@ async fn a_request_in_flight_is_answered_by_a_server_that_is_told_to_stop() {
     assert_eq!(server.wait(), Some(0));
 }
 
-/// So many comparisons, of few people, that to learn from them takes far longer than to stop.
-fn crowd(comparisons: usize) -> String {
-    let line = |n: usize| {
-        let (user_id, chosen, rejected) =
-            (format!("person-{}", n / 4000), format!("tea {n}"), format!("coffee {n}"));
-        json!({"user_id": user_id, "prompt": "A drink?", "chosen": chosen, "rejected": rejected}).to_string()
-            + "\n"
-    };
-    (0..comparisons).map(line).collect()
-}
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_derives_states_stops_when_it_is_told_to() {
+    let place = Place::of_opposites("lore");
+    let server = place.serve_with(&[("POLYREWARD_SERVER__GRACE_SECONDS", "0")]);
+    let ids: Vec<String> = (0..3).map(|person| format!("person-{person}")).collect();
+    let (tea, coffee) = (answers("tea", 35), answers("coffee", 35));
+    let examples: Vec<Value> =
+        (0..512).map(|n| example(("A drink?", &tea[n % 35], &coffee[n / 35]))).collect();
+    for id in &ids {
+        Client::of(&server).learn(id, &examples).await;
+    }
+    assert_eq!(server.terminate(), Some(0));
+    let again =
+        place.run(&["train", "--data", "people.jsonl", "--heads", "lore", "--out", "models", "--seed", "1"]);
+    assert!(again.status.success(), "{}", stderr(&again));
 
-#[test]
-fn a_server_that_still_learns_from_its_people_stops_when_it_is_told_to() {
-    let place = Place::new();
-    place.write("people.jsonl", &people(8));
-    let trained = place.run(&["train", "--data", "people.jsonl", "--heads", "lore", "--out", "models"]);
-    assert!(trained.status.success(), "{}", stderr(&trained));
-    place.write("crowd.jsonl", &crowd(100_000));
-    let arguments = ["serve", "--bind", "127.0.0.1:0", "--models", "models", "--users", "crowd.jsonl"];
-    let mut server = place.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(out.any(|line| line.contains("listening on")), "it ended before it listened");
-    tell_to_stop(&server);
-    let mut log = String::new();
-    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert_eq!(server.wait().unwrap().code(), Some(0), "{log}");
-    assert!(
-        !log.contains("learned from the people's examples"),
-        "it had learned all before it was told to stop"
-    );
+    // Nobody is waited for.
+    let environment = [("POLYREWARD_SERVER__GRACE_SECONDS", "0"), ("POLYREWARD_SERVER__DRAIN_SECONDS", "0")];
+    let mut server = place.serve_with(&environment);
+    let client = Client::of(&server);
+    let asking = tokio::spawn({
+        let client = client.clone();
+        let body = json!({"user_ids": ids, "items": [{"prompt": "A drink?", "responses": ["tea"]}]});
+        async move { client.try_post("/score", &body, "score").await }
+    });
+    while !asking.is_finished() && client.metric("polyreward_http_in_flight").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.tell_to_stop();
+    assert_eq!(server.wait(), Some(0));
+    // It was answered before that, or cut off.
+    if let Ok(reply) = asking.await.unwrap() {
+        reply.expect(200);
+    }
 }
 
 /// The arguments of a demo with the models and the data of a place.

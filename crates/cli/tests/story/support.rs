@@ -38,6 +38,16 @@ impl Place {
         place
     }
 
+    /// A folder with models of people half of whom prefer coffee: what somebody likes is learned of them alone.
+    pub fn of_opposites(heads: &str) -> Self {
+        let place = Self::new();
+        place.write("people.jsonl", &opposites(40));
+        let train = ["train", "--data", "people.jsonl", "--heads", heads, "--out", "models"];
+        let output = place.run(&train);
+        assert!(output.status.success(), "{}", stderr(&output));
+        place
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -54,6 +64,7 @@ impl Place {
             .current_dir(self.folder.path())
             .env("POLYREWARD_BACKBONE__PATH", backbone())
             .env_remove("POLYREWARD_CACHE")
+            .env_remove(polyreward_storage_postgres::testing::SERVER_URL)
             .stdin(Stdio::null());
         command
     }
@@ -75,17 +86,8 @@ impl Place {
     }
 
     pub fn serve_with(&self, environment: &[(&str, &str)]) -> Server {
-        let mut child = self
-            .command(&["serve", "--bind", "127.0.0.1:0", "--models", "models"])
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.next().expect("the server ended before it listened").unwrap();
-        let url = line.split_once("listening on ").expect("the line names the address").1.to_owned();
-        Server { child, url }
+        let mut command = self.command(&["serve", "--bind", "127.0.0.1:0", "--models", "models"]);
+        Server::start(command.envs(environment.iter().copied()))
     }
 }
 
@@ -114,6 +116,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// Runs a command that serves, until it says where.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().expect("the server ended before it listened").unwrap();
+        let url = line.split_once("listening on ").expect("the line names the address").1.to_owned();
+        Self { child, url }
+    }
+
     /// Sends SIGTERM and gives the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         self.tell_to_stop();

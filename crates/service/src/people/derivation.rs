@@ -162,14 +162,23 @@ impl Derivation {
         }
         let started = Instant::now();
         let since = self.erasures();
-        let outcome = self.derive(&model, &key).await;
+        let stored = self.stored(&model, &key).await;
+        let is_stored = matches!(stored, Ok(Some(_)));
+        let outcome = match stored {
+            Ok(Some(resolved)) => Ok((key.version, Ok(resolved))),
+            Ok(None) => self.derive(&model, &key).await,
+            Err(error) => Err(error),
+        };
         let label = match &outcome {
+            Ok((_, Ok(_))) if is_stored => "stored",
             Ok((_, Ok(_))) => "derived",
             Ok((_, Err(_))) => "unusable",
             Err(_) => "failed",
         };
         ::metrics::counter!(metrics::STATES_TOTAL, "outcome" => label).increment(1);
-        ::metrics::histogram!(metrics::STATE_SECONDS).record(started.elapsed());
+        if !is_stored {
+            ::metrics::histogram!(metrics::STATE_SECONDS).record(started.elapsed());
+        }
         if let Ok((version, kept)) = &outcome {
             self.keep(StateKey { version: *version, ..key.clone() }, kept.clone(), since);
         }
@@ -190,11 +199,6 @@ impl Derivation {
     /// What is to be kept, under the version of the examples as they were read.
     async fn derive(&self, model: &Arc<Model>, key: &StateKey) -> Result<(StateVersion, Kept), StatesError> {
         let StateKey { tenant, user_id, .. } = key;
-        if let Some(state) = self.stored(model, key).await? {
-            let person =
-                Person { user_id: Arc::clone(user_id), version: key.version, examples: state.examples() };
-            return Ok((key.version, Ok(Resolved { person, state: Some(Arc::new(state)) })));
-        }
         let forms = model.head.text_forms();
         let mut evidence = self.storage.evidence(tenant, user_id, &self.backbone.info().hash, forms).await?;
         let votes: Vec<Vote> = evidence.iter().map(Vote::from).collect();
@@ -227,11 +231,15 @@ impl Derivation {
     }
 
     /// The state that is stored for these very examples.
-    async fn stored(&self, model: &Arc<Model>, key: &StateKey) -> Result<Option<UserState>, StatesError> {
+    async fn stored(&self, model: &Arc<Model>, key: &StateKey) -> Result<Option<Resolved>, StatesError> {
         let stored = self.storage.state(&key.tenant, &key.user_id, &key.model).await?;
         let Some(stored) = stored.filter(|stored| stored.version == key.version) else { return Ok(None) };
         match restored(model.head.as_ref(), stored) {
-            Ok(state) => Ok(Some(state)),
+            Ok(state) => {
+                let (user_id, examples) = (Arc::clone(&key.user_id), state.examples());
+                let person = Person { user_id, version: key.version, examples };
+                Ok(Some(Resolved { person, state: Some(Arc::new(state)) }))
+            }
             Err(error) => {
                 tracing::warn!(model = %model.reference, error = %error, "a stored state is derived again");
                 Ok(None)

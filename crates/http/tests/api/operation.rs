@@ -14,7 +14,7 @@ async fn probes_answer_under_every_name() {
     for path in ["/health", "/livez", "/ping", "/v2/health/live"] {
         assert_eq!(server.get(path).await.ok(), json!({"status": "ok"}), "{path}");
     }
-    let ready = json!({"ready": true, "checks": {"backbone": true, "models": true, "accepting": true}});
+    let ready = json!({"ready": true, "checks": {"backbone": true, "database": true, "models": true, "accepting": true}});
     for path in ["/ready", "/readyz", "/v2/health/ready"] {
         assert_eq!(server.get(path).await.ok(), ready, "{path}");
     }

@@ -1,6 +1,6 @@
 //! What a bad request gets: a problem that names what is wrong, and nothing else.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +11,7 @@ use polyreward_backbone::BackboneOptions;
 use polyreward_http::Limits;
 use serde_json::{Value, json};
 
-use crate::fixture::{Server, backbone, json_request, open_backbone, request};
+use crate::fixture::{Reply, Server, backbone, json_request, open_backbone, request};
 
 fn good() -> Value {
     json!({"pairs": [{"prompt": "Name a fish.", "response_a": "A trout.", "response_b": "Fish."}]})
@@ -206,7 +206,7 @@ async fn a_body_that_does_not_come_is_a_408() {
 #[tokio::test]
 async fn paths_and_methods_that_are_not_there_are_problems() {
     let server = Server::new().await;
-    for path in ["/", "/nothing", "/score/", "/docs/nothing.js", "/users/ada"] {
+    for path in ["/", "/nothing", "/score/", "/docs/nothing.js", "/users/ada/fish"] {
         server.get(path).await.problem(404, "not-found");
     }
     let reply = server.get("/score").await;
@@ -268,11 +268,22 @@ fn endless(first: Vec<u8>) -> axum::http::Request<Body> {
     raw(Body::from_stream(chunk.chain(stream::pending())))
 }
 
+/// Goes on with a request that never ends until it takes so much that another one is refused.
+async fn hold(mut held: Pin<&mut impl Future<Output = Reply>>, other: impl AsyncFn() -> Reply) -> Reply {
+    loop {
+        assert!(held.as_mut().now_or_never().is_none());
+        let reply = other().await;
+        if reply.status == 503 {
+            return reply;
+        }
+    }
+}
+
 #[tokio::test]
 async fn more_requests_than_allowed_are_refused_at_once_and_probes_are_not() {
     let server = Server::with_limits(Limits { max_in_flight: 1, ..Limits::default() }).await;
     let mut held = Box::pin(server.send(endless(Vec::new())));
-    assert!(held.as_mut().now_or_never().is_none());
+    hold(held.as_mut(), async || server.score(&good()).await).await.problem(503, "overloaded");
     let started = std::time::Instant::now();
     server.score(&good()).await.problem(503, "overloaded");
     assert!(started.elapsed() < Duration::from_millis(500));
@@ -288,8 +299,8 @@ async fn bodies_take_no_more_memory_than_allowed() {
     let limits = Limits { max_body_bytes: 1000, max_pending_body_bytes: 1500, ..Limits::default() };
     let server = Server::with_limits(limits).await;
     let mut held = Box::pin(server.send(endless(vec![b' '; 1000])));
-    assert!(held.as_mut().now_or_never().is_none());
-    server.send(raw(vec![b' '; 900])).await.problem(503, "overloaded");
+    let other = async || server.send(raw(vec![b' '; 900])).await;
+    hold(held.as_mut(), other).await.problem(503, "overloaded");
     server.score(&good()).await.ok();
     drop(held);
     server.send(raw(vec![b' '; 900])).await.problem(400, "malformed-json");
@@ -310,5 +321,8 @@ async fn a_stopped_backbone_is_a_503() {
     server.backbone.shutdown();
     server.score(&good()).await.problem(503, "not-ready");
     let problem = server.get("/ready").await.problem(503, "not-ready");
-    assert_eq!(problem["checks"], json!({"backbone": false, "models": true, "accepting": true}));
+    assert_eq!(
+        problem["checks"],
+        json!({"backbone": false, "database": true, "models": true, "accepting": true})
+    );
 }

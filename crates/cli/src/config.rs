@@ -350,7 +350,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Config
 }
 
 /// Variables of the environment that are no settings.
-const OTHER_VARIABLES: [&str; 2] = ["POLYREWARD_CACHE", "POLYREWARD_LOG"];
+const OTHER_VARIABLES: [&str; 3] = ["POLYREWARD_CACHE", "POLYREWARD_KEY", "POLYREWARD_LOG"];
 
 /// A misspelt variable must not be passed over in silence.
 fn check_environment() -> Result<(), UsageError> {

@@ -5,6 +5,8 @@ mod config;
 mod database;
 mod dataset;
 mod progress;
+mod remote;
+mod retry;
 mod table;
 
 use std::process::ExitCode;
@@ -27,6 +29,10 @@ enum Command {
     Train(commands::train::Arguments),
     /// Measure models on people they have not seen
     Eval(commands::eval::Arguments),
+    /// Store files of comparisons as examples
+    Import(commands::import::Arguments),
+    /// Write stored comparisons to a file
+    Export(commands::export::Arguments),
     /// Embed texts in bulk
     Embed(commands::embed::Arguments),
     /// Inspect backbones
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => commands::serve::run(arguments),
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
+        Command::Import(arguments) => commands::import::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
         Command::Embed(arguments) => commands::embed::run(&arguments),
         Command::Backbone(command) => commands::backbone::run(&command),
         Command::Keys(command) => commands::keys::run(&command),

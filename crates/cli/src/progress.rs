@@ -46,6 +46,15 @@ impl Progress {
         }
     }
 
+    /// A line that stays, above the bar.
+    pub fn note(&self, line: &str) {
+        if self.terminal {
+            BARS.suspend(|| eprintln!("{}: {line}", self.label));
+        } else {
+            eprintln!("{}: {line}", self.label);
+        }
+    }
+
     /// Ends with a line that stays.
     pub fn finish(self, message: &str) {
         self.bar.finish_and_clear();

@@ -4,6 +4,8 @@ pub mod backbone;
 pub mod demo;
 pub mod embed;
 pub mod eval;
+pub mod export;
+pub mod import;
 pub mod keys;
 pub mod migrate;
 pub mod openapi;

@@ -7,5 +7,6 @@ mod files;
 mod killed;
 mod people;
 mod replicas;
+mod import;
 mod serving;
 mod support;

@@ -3,9 +3,11 @@
 mod bad_input;
 mod client;
 mod database;
+mod faults;
 mod files;
 mod killed;
 mod people;
+mod proxy;
 mod replicas;
 mod import;
 mod serving;

@@ -14,10 +14,11 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use moka::sync::Cache;
 use polyreward_backbone::{Backbone, BackboneError, InputError};
 use polyreward_domain::{Attributes, StateVersion, TenantId, TextForms, UserId};
 use polyreward_heads::{HeadError, UserState};
-use polyreward_storage::{ModelKey, PersonSummary, Storage, StorageError, SubjectHash};
+use polyreward_storage::{Crowd, ModelKey, PersonSummary, Storage, StorageError, SubjectHash};
 use sha2::{Digest, Sha256};
 
 use self::derivation::{Derivation, StateKey};
@@ -140,13 +141,26 @@ pub struct Rebuilt {
 pub struct People {
     storage: Arc<dyn Storage>,
     derivation: Arc<Derivation>,
+    /// Large groups, as they were read last.
+    crowds: Cache<(TenantId, Attributes), Arc<Known>>,
+}
+
+/// The members of a group, and what tells whether they are still the same.
+#[derive(Debug)]
+struct Known {
+    crowd: Crowd,
+    people: Vec<Person>,
 }
 
 impl People {
     /// The people of a database, their examples read by the backbone.
     pub fn new(storage: Arc<dyn Storage>, backbone: Backbone, options: PeopleOptions) -> Self {
         let derivation = Arc::new(Derivation::new(Arc::clone(&storage), backbone, options));
-        Self { storage, derivation }
+        let weigh = |_: &(TenantId, Attributes), known: &Arc<Known>| {
+            u32::try_from(ENTRY_BYTES + known.people.len() * PERSON_BYTES).unwrap_or(u32::MAX)
+        };
+        let crowds = Cache::builder().max_capacity(options.state_bytes / 4).weigher(weigh).build();
+        Self { storage, derivation, crowds }
     }
 
     /// Where they are kept.
@@ -181,7 +195,8 @@ impl People {
         Ok(found.into_iter().zip(user_ids).map(person).collect())
     }
 
-    /// The first `limit` of the people who have all of these attributes, in the order of their ids.
+    /// The first `limit` of the people who have all of these attributes, in the order of their ids. A large group is read
+    /// again only when its [`Crowd`] is another.
     ///
     /// # Errors
     /// The database cannot be asked.
@@ -191,7 +206,22 @@ impl People {
         group: &Attributes,
         limit: usize,
     ) -> Result<Vec<Person>, StatesError> {
-        Ok(self.storage.members(tenant, group, limit).await?.into_iter().map(Person::from).collect())
+        let key = (tenant.clone(), group.clone());
+        if let Some(known) = self.crowds.get(&key)
+            && known.people.len() <= limit
+            && self.storage.crowd(tenant, group).await? == known.crowd
+        {
+            return Ok(known.people.clone());
+        }
+        let since = self.erasures();
+        let members = self.storage.members(tenant, group, limit).await?;
+        let crowd = Crowd::of(&members);
+        let people: Vec<Person> = members.into_iter().map(Person::from).collect();
+        // All of them, and nobody was erased meanwhile.
+        if people.len() < limit && people.len() >= WORTH_KEEPING && self.erasures() == since {
+            self.crowds.insert(key, Arc::new(Known { crowd, people: people.clone() }));
+        }
+        Ok(people)
     }
 
     /// What a model believes of some people, in their order: what is known at once, the rest derived a few people at a
@@ -298,6 +328,7 @@ impl People {
     /// Removes everything of a person from memory.
     pub(crate) fn forget(&self, tenant: &TenantId, user_id: &UserId) {
         self.derivation.forget(tenant, user_id);
+        self.crowds.invalidate_all();
     }
 
     /// Lets go of what is in memory of people whom other processes erase; ends where there can be none.
@@ -317,11 +348,13 @@ impl People {
         let Some(mut erasures) = self.storage.erasures().await? else { return Ok(()) };
         // Whoever was erased before anybody listened.
         self.derivation.forget_all();
+        self.crowds.invalidate_all();
         loop {
             match erasures.next().await? {
                 Some(subject) => self.derivation.forget_subject(&subject),
                 None => self.derivation.forget_all(),
             }
+            self.crowds.invalidate_all();
         }
     }
 
@@ -406,6 +439,11 @@ pub(crate) struct Erasures(u64);
 
 /// How long a probe waits for the database.
 const PROBE_TIME: Duration = Duration::from_secs(2);
+/// Members from which on a group is remembered: fewer are read as quickly.
+const WORTH_KEEPING: usize = 256;
+/// Bytes of a person in a group that is remembered, and of the group itself.
+const PERSON_BYTES: usize = 128;
+const ENTRY_BYTES: usize = 1024;
 /// How long nobody listens after the database was lost.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a transaction of a derivation may take; what it stores can be derived again.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use polyreward_domain::{Attributes, ExampleId, TenantId, TextForms, UserId};
 use polyreward_storage::{
-    Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, Reads, StorageError, StoredExample,
+    Crowd, Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, Reads, StorageError, StoredExample,
     StoredState, UserRecord,
 };
 
@@ -18,6 +18,13 @@ use crate::{
 struct FoundRow {
     state_version: Option<i64>,
     examples: Option<i64>,
+}
+
+/// A group in three numbers.
+struct CrowdRow {
+    members: i64,
+    upper: i64,
+    lower: i64,
 }
 
 #[async_trait]
@@ -48,6 +55,53 @@ impl Reads for PostgresStorage {
             _ => Ok(None),
         });
         found.collect()
+    }
+
+    #[tracing::instrument(name = "db.user.crowd", skip_all)]
+    async fn crowd(&self, tenant: &TenantId, group: &Attributes) -> Result<Crowd, StorageError> {
+        let mut connection = self.connections.read(tenant.as_str()).await?;
+        let (keys, values): (Vec<String>, Vec<String>) =
+            group.iter().map(|(k, v)| (k.clone(), v.clone())).unzip();
+        let row = if keys.is_empty() {
+            let row = sqlx::query_as!(
+                CrowdRow,
+                r#"SELECT COUNT(*) AS "members!",
+                          COALESCE(SUM(state_version >> 32), 0)::BIGINT AS "upper!",
+                          COALESCE(SUM(state_version & 4294967295), 0)::BIGINT AS "lower!"
+                     FROM users
+                    WHERE tenant_id = $1"#,
+                tenant.as_str(),
+            );
+            row.fetch_one(&mut *connection).await
+        } else {
+            let row = sqlx::query_as!(
+                CrowdRow,
+                r#"SELECT COUNT(*) AS "members!",
+                          COALESCE(SUM(users.state_version >> 32), 0)::BIGINT AS "upper!",
+                          COALESCE(SUM(users.state_version & 4294967295), 0)::BIGINT AS "lower!"
+                     FROM user_attributes AS main
+                     JOIN users USING (tenant_id, user_id)
+                    WHERE main.tenant_id = $1
+                      AND main.key = ($2::TEXT[])[1]
+                      AND main.value = ($3::TEXT[])[1]
+                      AND NOT EXISTS (
+                          SELECT 1
+                            FROM unnest($2::TEXT[], $3::TEXT[]) AS asked (key, value)
+                           WHERE NOT EXISTS (
+                                 SELECT 1
+                                   FROM user_attributes AS other
+                                  WHERE other.tenant_id = main.tenant_id
+                                    AND other.user_id = main.user_id
+                                    AND other.key = asked.key
+                                    AND other.value = asked.value))"#,
+                tenant.as_str(),
+                &keys,
+                &values,
+            );
+            row.fetch_one(&mut *connection).await
+        };
+        let CrowdRow { members, upper, lower } = row.map_err(failed)?;
+        Ok(Crowd { members: u64::try_from(members).unwrap_or_default(), upper, lower })
     }
 
     #[tracing::instrument(name = "db.user.members", skip_all)]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use polyreward_domain::{Attributes, Comparison, ExampleId, StateVersion, TenantId, TextForms, UserId};
 use polyreward_storage::{
-    Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, Reads, StorageError, StoredExample,
+    Crowd, Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, Reads, StorageError, StoredExample,
     StoredState, UserRecord,
 };
 
@@ -71,6 +71,13 @@ fn all<Row, T: TryFrom<Row, Error = StorageError>>(rows: Vec<Row>) -> Result<Vec
     rows.into_iter().map(T::try_from).collect()
 }
 
+/// A group in three numbers.
+struct CrowdRow {
+    members: i64,
+    upper: i64,
+    lower: i64,
+}
+
 #[async_trait]
 impl Reads for SqliteStorage {
     #[tracing::instrument(name = "db.user.find", skip_all, fields(people = user_ids.len()))]
@@ -99,6 +106,61 @@ impl Reads for SqliteStorage {
             });
         }
         Ok(found)
+    }
+
+    #[tracing::instrument(name = "db.user.crowd", skip_all)]
+    async fn crowd(&self, tenant: &TenantId, group: &Attributes) -> Result<Crowd, StorageError> {
+        let tenant = tenant.as_str();
+        let row = if group.is_empty() {
+            let row = sqlx::query_as!(
+                CrowdRow,
+                r#"SELECT COUNT(*) AS "members!: i64",
+                          COALESCE(SUM(state_version >> 32), 0) AS "upper!: i64",
+                          COALESCE(SUM(state_version & 4294967295), 0) AS "lower!: i64"
+                     FROM users
+                    WHERE tenant_id = ?"#,
+                tenant,
+            );
+            row.fetch_one(&self.readers).await
+        } else {
+            let group = json(&group.iter().collect::<Vec<_>>())?;
+            // The same people as `members` reads.
+            let row = sqlx::query_as!(
+                CrowdRow,
+                r#"SELECT COUNT(*) AS "members!: i64",
+                          COALESCE(SUM(u.state_version >> 32), 0) AS "upper!: i64",
+                          COALESCE(SUM(u.state_version & 4294967295), 0) AS "lower!: i64"
+                 FROM user_attributes a
+                CROSS JOIN users u ON u.tenant_id = a.tenant_id AND u.user_id = a.user_id
+                WHERE a.tenant_id = ?1
+                  AND (a.key, a.value) = (
+                      SELECT g.value ->> 0, g.value ->> 1
+                        FROM json_each(?2) g
+                       ORDER BY (SELECT count(*)
+                                   FROM (SELECT 1
+                                           FROM user_attributes c
+                                          WHERE c.tenant_id = ?1
+                                            AND c.key = g.value ->> 0
+                                            AND c.value = g.value ->> 1
+                                          LIMIT 1000))
+                       LIMIT 1)
+                  AND NOT EXISTS (
+                      SELECT 1
+                        FROM json_each(?2) g
+                       WHERE NOT EXISTS (
+                             SELECT 1
+                               FROM user_attributes o
+                              WHERE o.tenant_id = a.tenant_id
+                                AND o.user_id = a.user_id
+                                AND o.key = g.value ->> 0
+                                AND o.value = g.value ->> 1))"#,
+                tenant,
+                group,
+            );
+            row.fetch_one(&self.readers).await
+        };
+        let CrowdRow { members, upper, lower } = row.map_err(storage_error)?;
+        Ok(Crowd { members: u64::try_from(members).unwrap_or_default(), upper, lower })
     }
 
     #[tracing::instrument(name = "db.user.members", skip_all, fields(attributes = group.len()))]

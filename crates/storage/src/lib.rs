@@ -18,8 +18,9 @@ pub use error::StorageError;
 pub use keys::{KeyHash, KeyId, KeyRecord, Keys};
 pub use reads::{MAX_FOUND, Reads};
 pub use records::{
-    AuditAction, AuditEntry, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, ModelKey, ModelTally,
-    NewExample, PersonSummary, Prediction, RequestHash, StoredExample, StoredState, SubjectHash, UserRecord,
+    AuditAction, AuditEntry, Crowd, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, ModelKey,
+    ModelTally, NewExample, PersonSummary, Prediction, RequestHash, StoredExample, StoredState, SubjectHash,
+    UserRecord,
 };
 pub use transaction::Transaction;
 

@@ -8,7 +8,8 @@ use polyreward_domain::{Attributes, ExampleId, TenantId, TextForms, UserId};
 use crate::{
     error::StorageError,
     records::{
-        Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, StoredExample, StoredState, UserRecord,
+        Crowd, Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, StoredExample, StoredState,
+        UserRecord,
     },
 };
 
@@ -33,6 +34,9 @@ pub trait Reads: Debug + Send + Sync {
         group: &Attributes,
         limit: usize,
     ) -> Result<Vec<PersonSummary>, StorageError>;
+
+    /// What tells this moment of a group from another, at less cost than its members.
+    async fn crowd(&self, tenant: &TenantId, group: &Attributes) -> Result<Crowd, StorageError>;
 
     /// One person, with attributes.
     async fn user(&self, tenant: &TenantId, user_id: &UserId) -> Result<Option<UserRecord>, StorageError>;

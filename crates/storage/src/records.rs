@@ -26,6 +26,32 @@ pub struct PersonSummary {
     pub examples: u64,
 }
 
+/// What tells one moment of a group from another: how many there are, and sums over the versions of their examples. Two
+/// moments alike have, but for a collision of digests, the same examples, whosever they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// How many people there are.
+    pub members: u64,
+    /// The upper halves of their versions, each as a signed number, added up.
+    pub upper: i64,
+    /// The lower halves, each as an unsigned number, added up.
+    pub lower: i64,
+}
+
+impl Crowd {
+    /// Of people who were read.
+    pub fn of<'a>(people: impl IntoIterator<Item = &'a PersonSummary>) -> Self {
+        let mut crowd = Self::default();
+        for person in people {
+            let version = person.version.get().cast_signed();
+            crowd.members += 1;
+            crowd.upper += version >> 32;
+            crowd.lower += version & 0xFFFF_FFFF;
+        }
+        crowd
+    }
+}
+
 /// Somebody, with what is known of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UserRecord {

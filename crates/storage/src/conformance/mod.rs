@@ -33,6 +33,7 @@ macro_rules! each_rule {
             nobody_is_held_where_there_is_nobody,
             people_are_listed_page_by_page_in_the_order_of_their_bytes,
             members_have_every_attribute_asked_for,
+            a_crowd_is_another_when_anybodys_examples_are,
             groups_are_counted_page_by_page,
             attributes_are_replaced_as_a_whole_and_kept_to_the_byte,
             what_is_counted_on_a_row_reads_back_in_all_64_bits,

@@ -3,7 +3,7 @@
 use polyreward_domain::{Attributes, StateVersion, TenantId, UserId};
 
 use super::fixtures::{Held, Seen, at, attributes, begin, come, held, held_in, seen, stored, user, users};
-use crate::{GroupCount, MAX_FOUND, PersonSummary, Storage, UserRecord};
+use crate::{Crowd, GroupCount, MAX_FOUND, PersonSummary, Storage, UserRecord};
 
 fn ids(people: &[PersonSummary]) -> Vec<&str> {
     people.iter().map(|person| person.user_id.as_str()).collect()
@@ -91,6 +91,31 @@ pub async fn people_are_listed_page_by_page_in_the_order_of_their_bytes(storage:
     assert_eq!(ids(&everybody), sorted[..4]);
 }
 
+pub async fn a_crowd_is_another_when_anybodys_examples_are(storage: &dyn Storage) {
+    let tenant = TenantId::default();
+    come(storage, &tenant, &[("ada", &[("country", "UK")]), ("bob", &[("country", "UK")]), ("cid", &[])])
+        .await;
+    let everybody = Attributes::new();
+    let mut before = Crowd { members: 3, ..Crowd::default() };
+    for (id, version) in
+        [("ada", 1), ("bob", u64::MAX), ("bob", 1 << 63), ("cid", (1 << 32) - 1), ("ada", 1 << 32)]
+    {
+        let mut writing = begin(storage, &tenant).await;
+        writing.save_user(&user(id), StateVersion::from_number(version), 1, 1, at(1)).await.unwrap();
+        writing.commit().await.unwrap();
+        let crowd = storage.crowd(&tenant, &everybody).await.unwrap();
+        assert_ne!(crowd, before);
+        assert_eq!(crowd, Crowd::of(&storage.members(&tenant, &everybody, 9).await.unwrap()));
+        before = crowd;
+    }
+    let uk = attributes(&[("country", "UK")]);
+    assert_eq!(
+        storage.crowd(&tenant, &uk).await.unwrap(),
+        Crowd::of(&storage.members(&tenant, &uk, 9).await.unwrap())
+    );
+    assert_eq!(storage.crowd(&"other".parse().unwrap(), &everybody).await.unwrap(), Crowd::default());
+}
+
 pub async fn members_have_every_attribute_asked_for(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let odd = "it's 100 % \\ _ \"odd\" 🙂";
@@ -110,6 +135,9 @@ pub async fn members_have_every_attribute_asked_for(storage: &dyn Storage) {
     .await;
     let members = async |group: &[(&str, &str)], limit| {
         let people = storage.members(&tenant, &attributes(group), limit).await.unwrap();
+        if limit > 8 {
+            assert_eq!(storage.crowd(&tenant, &attributes(group)).await.unwrap(), Crowd::of(&people));
+        }
         people.into_iter().map(|person| person.user_id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(members(&[("country", "UK")], 9).await, ["B", "b", "c"]);

@@ -14,6 +14,11 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// All bars on the terminal, one below another: several pieces of work may run at once.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// A line on stderr that stays, above any bars.
+pub fn say(line: &str) {
+    BARS.suspend(|| eprintln!("{line}"));
+}
+
 /// Progress of one piece of work.
 pub struct Progress {
     bar: ProgressBar,
@@ -48,11 +53,7 @@ impl Progress {
 
     /// A line that stays, above the bar.
     pub fn note(&self, line: &str) {
-        if self.terminal {
-            BARS.suspend(|| eprintln!("{}: {line}", self.label));
-        } else {
-            eprintln!("{}: {line}", self.label);
-        }
+        say(&format!("{}: {line}", self.label));
     }
 
     /// Ends with a line that stays.

@@ -8,10 +8,14 @@ use std::{
 use anyhow::bail;
 use tokio::sync::watch;
 
+use crate::progress::say;
+
 /// The first pause; each is twice the one before, up to [`LONGEST`].
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause that nobody asked for.
 const LONGEST: Duration = Duration::from_secs(10);
+/// What passes sooner is not told.
+const TOLD_AT: u32 = 3;
 
 /// Why something was not done.
 #[derive(Debug)]
@@ -35,12 +39,13 @@ pub struct Retry {
     stop: watch::Receiver<bool>,
     began: Option<Instant>,
     pause: Duration,
+    failures: u32,
 }
 
 impl Retry {
     /// Tries for as long as `limit` after the first failure, and no longer once `stop` is true.
     pub fn new(limit: Duration, stop: watch::Receiver<bool>) -> Self {
-        Self { limit, stop, began: None, pause: FIRST }
+        Self { limit, stop, began: None, pause: FIRST, failures: 0 }
     }
 
     /// Waits before the next try.
@@ -53,6 +58,10 @@ impl Retry {
         self.pause = (self.pause * 2).min(LONGEST);
         if tried + pause > self.limit {
             bail!("{why}; given up after {} s of trying again", self.limit.as_secs());
+        }
+        self.failures += 1;
+        if self.failures == TOLD_AT {
+            say(&format!("{why}; trying again for up to {} s", self.limit.as_secs()));
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => Ok(()),

@@ -24,11 +24,15 @@ use crate::{
     remote::{Key, Remote},
 };
 
-/// Write stored comparisons to a file, as `import` reads them
-///
-/// A line for each, the people in the order of their ids; people without comparisons have no line. Out of a database that is written to
-/// at the same time, each person is exported as they were at some moment of the run.
+/// What the options do not say.
+const AFTER_HELP: &str = "\
+A line for each comparison, the people in the order of their ids; people without comparisons have no line. `import` reads
+the file again, with the same names. Out of a database that is written to at the same time, each person is exported as
+they were at some moment of the run. The files appear whole or not at all.";
+
+/// Write stored comparisons to a file
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// One person only
     #[arg(long, value_name = "ID")]

@@ -32,12 +32,20 @@ use crate::{
     remote::{Key, Remote},
 };
 
-/// Store files of comparisons as examples, over HTTP or straight into a database
-///
-/// Importing the same files again stores nothing twice. Stopped in the middle, the same command goes on where it stopped. A row that
-/// cannot be imported is named by number and kept in the rejects file, which holds people's texts; the exit code is then 0 unless nothing
-/// at all was imported, or --strict is given.
+/// What the options do not say.
+const AFTER_HELP: &str = "\
+Importing the same files again stores nothing twice. Stopped in the middle, by Ctrl-C or otherwise, the same command goes
+on where it stopped: it keeps how far it came beside the rejects file.
+
+A row that cannot be imported is named by number and kept in the rejects file with its reason; that file holds people's
+texts, and only you may read it.
+
+Exit code: 0 at the end of the files, even if rows were rejected, but for --strict; 1 if nothing could be imported, or if
+the import was stopped or failed; 2 for bad usage.";
+
+/// Store files of comparisons as examples
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Files, plain or gzipped JSON lines, Parquet, for community-alignment also CSV; for prism the folder of its files
     #[arg(required = true, value_name = "FILE")]

@@ -2,14 +2,20 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     process::{Output, Stdio},
+    thread::JoinHandle,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 
 use crate::support::{Place, people, stderr, stdout};
+
+/// Rows of a file that takes a while.
+const ROWS: usize = 1000;
 
 /// A folder with an empty folder of models.
 fn bare() -> Place {
@@ -293,7 +299,7 @@ fn an_import_that_was_stopped_goes_on_and_every_record_is_there_once() {
         7 => json!({"user_id": "town/ada", "chosen": "a", "rejected": "b"}),
         _ => comparison(&format!("person-{}", n % 20), n),
     };
-    place.write("people.jsonl", &lines((0..600).map(row)));
+    place.write("people.jsonl", &lines((0..ROWS).map(row)));
     let server = place.serve();
     let import = ["import", "people.jsonl", "--url", server.url.as_str(), "--at-once", "2"];
     let progress = place.path("people.jsonl.rejects.jsonl.progress");
@@ -303,8 +309,9 @@ fn an_import_that_was_stopped_goes_on_and_every_record_is_there_once() {
     };
     let mut last = 0;
     for signal in [Signal::INT, Signal::KILL, Signal::TERM] {
-        let child = place.command(&import).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = place.command(&import).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         while rows_done() < last + 50 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
             std::thread::yield_now();
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -314,25 +321,101 @@ fn an_import_that_was_stopped_goes_on_and_every_record_is_there_once() {
             assert!(stderr(&output).contains("the same command goes on"), "{}", stderr(&output));
         }
         last = rows_done();
-        assert!(last < 600, "it had ended before it was stopped");
     }
     let output = place.run(&import);
     assert!(stderr(&output).contains(&format!("goes on at row {}", last + 1)), "{}", stderr(&output));
     // Stored by a run whose answer came after it was stopped, a record may be a duplicate.
     let [stored, duplicates, rejected] = counts(&output);
-    assert_eq!((stored + duplicates, rejected, count(&output, "rows")), (588, 12, 600));
+    assert_eq!((stored + duplicates, rejected, count(&output, "rows")), (980, 20, 1000));
     let rejects = rows(&place, "people.jsonl.rejects.jsonl");
     let numbers: Vec<_> = rejects.iter().map(|reject| reject["row"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (0..12).map(|n| 50 * n + 8).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..20).map(|n| 50 * n + 8).collect::<Vec<_>>());
     assert!(!progress.exists());
     let mut ids: Vec<String> = exported(&place, &["--url", &server.url])
         .iter()
         .map(|row| row["id"].as_str().unwrap().to_owned())
         .collect();
     ids.sort_unstable();
-    let mut expected: Vec<_> = (0..600).filter(|n| n % 50 != 7).map(|n| format!("e{n}")).collect();
+    let mut expected: Vec<_> = (0..ROWS).filter(|n| n % 50 != 7).map(|n| format!("e{n}")).collect();
     expected.sort_unstable();
     assert_eq!(ids, expected);
+}
+
+/// Answers one request after the other as scripted, each on a connection of its own; gives the bodies.
+fn scripted(replies: Vec<(u16, &'static str, Value)>) -> (String, JoinHandle<Vec<Value>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = move |(status, headers, reply): (u16, &str, Value)| -> Value {
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).unwrap();
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        let reply = reply.to_string();
+        let head =
+            format!("HTTP/1.1 {status} x\r\n{headers}connection: close\r\ncontent-length: {}", reply.len());
+        stream.get_mut().write_all(format!("{head}\r\n\r\n{reply}").as_bytes()).unwrap();
+        serde_json::from_slice(&body).unwrap_or_default()
+    };
+    (url, std::thread::spawn(move || replies.into_iter().map(answer).collect()))
+}
+
+#[test]
+fn what_a_server_refuses_is_mapped_back_to_rows_and_what_it_cannot_do_now_is_tried_again() {
+    let place = Place::new();
+    place.write("people.jsonl", &lines((0..5).map(|n| comparison("ada", n))));
+    let limits = json!({"limits": {"max_batch": 6, "max_examples": 100, "max_body_bytes": 4096}});
+    let busy = json!({"title": "The server has too much to do"});
+    let refused = json!({"errors": [{"pointer": "/examples/1/chosen", "detail": "cannot be read"}]});
+    let stored = |accepted: u64| json!({"accepted": accepted, "duplicates": 0});
+    let (url, bodies) = scripted(vec![
+        (503, "retry-after: 1\r\n", busy.clone()),
+        (200, "", limits),
+        (422, "", refused),
+        (429, "", busy),
+        (201, "", stored(2)),
+        (201, "", stored(2)),
+    ]);
+    let output = place.run(&["import", "people.jsonl", "--url", &url]);
+    assert_eq!(counts(&output), [4, 0, 1]);
+    assert!(stderr(&output).contains("people.jsonl, row 2: chosen cannot be read"), "{}", stderr(&output));
+    let ids = |body: &Value| -> Vec<String> {
+        let examples = body["examples"].as_array().into_iter().flatten();
+        examples.map(|example| example["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let posted: Vec<_> = bodies.join().unwrap().iter().map(ids).collect();
+    let expected: [&[&str]; 4] = [&["e0", "e1", "e2"], &["e0", "e2"], &["e0", "e2"], &["e3", "e4"]];
+    assert_eq!(posted[2..], expected);
+    assert_eq!(rows(&place, "people.jsonl.rejects.jsonl")[0]["row"], 2);
+}
+
+#[test]
+fn an_import_waits_for_a_server_that_restarts() {
+    let place = bare();
+    place.write("people.jsonl", &lines((0..3).map(|n| comparison("ada", n))));
+    let server = place.serve();
+    let url = server.url.clone();
+    assert_eq!(server.terminate(), Some(0));
+    let import = ["import", "people.jsonl", "--url", url.as_str(), "--retry-seconds", "60"];
+    let mut import = place.command(&import).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(import.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("cannot be reached; trying again")), "it gave up");
+    let address = url.strip_prefix("http://").unwrap();
+    let serve = ["serve", "--models", "models", "--bind", address];
+    let mut server = place.command(&serve).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let output = import.wait_with_output().unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(counts(&output), [3, 0, 0]);
 }
 
 #[test]

@@ -154,7 +154,10 @@ impl Source {
     /// One person.
     pub async fn person(&self, user_id: &UserId) -> anyhow::Result<Option<Stored>> {
         match self {
-            Self::Server { .. } => self.ask(&format!("/users/{user_id}")).await,
+            Self::Server { .. } => {
+                check_is_name(user_id)?;
+                self.ask(&format!("/users/{user_id}")).await
+            }
             Self::Database { open, tenant, .. } => {
                 Ok(open.storage().user(tenant, user_id).await?.map(Stored::from))
             }
@@ -165,9 +168,7 @@ impl Source {
     pub async fn examples(&self, user_id: &UserId, after: Option<Cursor>) -> anyhow::Result<Page<Exported>> {
         let (open, tenant) = match self {
             Self::Server { .. } => {
-                if matches!(user_id.as_str(), "." | "..") {
-                    bail!("a person named . or .. cannot be asked for over HTTP; export out of the database");
-                }
+                check_is_name(user_id)?;
                 let page = self.page(&format!("/users/{user_id}/examples"), EXAMPLES, after).await?;
                 return Ok(page.unwrap_or_default());
             }
@@ -272,6 +273,14 @@ impl Source {
             }
         }
     }
+}
+
+/// A path of HTTP cannot hold every id.
+fn check_is_name(user_id: &UserId) -> anyhow::Result<()> {
+    if matches!(user_id.as_str(), "." | "..") {
+        bail!("a person named . or .. cannot be asked for over HTTP; export out of the database");
+    }
+    Ok(())
 }
 
 impl Believers {

@@ -63,7 +63,9 @@ impl Checkpoint {
             staging.persist(&self.path)?;
             Ok(())
         };
-        write().with_context(|| format!("writing {}", self.path.display()))
+        // The input may lie where nobody may write.
+        let hint = "--rejects names a file in another folder";
+        write().with_context(|| format!("writing {} ({hint})", self.path.display()))
     }
 
     /// Removes it, once the end is reached.

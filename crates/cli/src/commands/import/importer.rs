@@ -303,12 +303,15 @@ impl Importer {
             return Err(if rows > before { error.context(context) } else { error });
         }
         progress.finish(&format!("{rows} rows"));
-        report.print(&counts, before, reader.summary(), outset.rejects.path());
+        let rejects = outset.rejects.path().to_owned();
+        if !stopped {
+            outset.rejects.finish()?;
+            outset.checkpoint.remove()?;
+        }
+        report.print(&counts, before, reader.summary(), &rejects)?;
         if stopped {
             return Ok(Ended::Stopped { rows });
         }
-        outset.rejects.finish()?;
-        outset.checkpoint.remove()?;
         Ok(Ended::Done(counts))
     }
 }

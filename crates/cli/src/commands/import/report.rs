@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::{self, Write},
     path::Path,
 };
 
@@ -47,25 +48,27 @@ impl Report {
     }
 
     /// The summary.
-    pub fn print(&self, counts: &Counts, before: u64, read: &Summary, rejects: &Path) {
+    pub fn print(&self, counts: &Counts, before: u64, read: &Summary, rejects: &Path) -> io::Result<()> {
+        let mut out = io::stdout();
         let earlier = if before > 0 { format!(", {before} of them in a run before") } else { String::new() };
-        println!("rows        {}{earlier}", counts.rows);
-        println!("people      {}", self.people.len());
-        println!("stored      {}", counts.stored);
-        println!("duplicates  {}", counts.duplicates);
+        writeln!(out, "rows        {}{earlier}", counts.rows)?;
+        writeln!(out, "people      {}", self.people.len())?;
+        writeln!(out, "stored      {}", counts.stored)?;
+        writeln!(out, "duplicates  {}", counts.duplicates)?;
         let kept =
             if counts.rejected > 0 { format!(", kept in {}", rejects.display()) } else { String::new() };
-        println!("rejected    {}{kept}", counts.rejected);
+        writeln!(out, "rejected    {}{kept}", counts.rejected)?;
         for (reason, count) in &self.reasons {
-            println!("            {count}: {reason}");
+            writeln!(out, "            {count}: {reason}")?;
         }
         for (reason, count) in &read.skipped {
-            println!("skipped     {count} {}", reason.as_str());
+            writeln!(out, "skipped     {count} {}", reason.as_str())?;
         }
         if read.unknown_fields.iter().next().is_some() {
             let names: Vec<&str> = read.unknown_fields.iter().collect();
             let more = if read.unknown_fields.is_cut() { " and more" } else { "" };
-            println!("not read    fields {}{more}", names.join(", "));
+            writeln!(out, "not read    fields {}{more}", names.join(", "))?;
         }
+        out.flush()
     }
 }

@@ -5,6 +5,7 @@ mod client;
 mod database;
 mod faults;
 mod files;
+mod keys;
 mod killed;
 mod people;
 mod proxy;

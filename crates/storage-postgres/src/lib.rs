@@ -34,7 +34,7 @@ use sqlx::{
 use time::OffsetDateTime;
 
 use crate::{
-    connections::Connections,
+    connections::{Connections, within},
     error::{failed, not_connected},
     transaction::PostgresTransaction,
 };
@@ -148,7 +148,8 @@ impl PostgresStorage {
             idempotency_before,
             EXPIRED_AT_ONCE,
         );
-        let answers = answers.execute(&mut *transaction).await.map_err(failed)?;
+        let answers =
+            within(transaction.answer_timeout(), answers.execute(&mut *transaction)).await.map_err(failed)?;
         let lines = sqlx::query!(
             "DELETE FROM audit_log
               WHERE ctid = ANY (ARRAY(
@@ -161,7 +162,8 @@ impl PostgresStorage {
             audit_before,
             EXPIRED_AT_ONCE,
         );
-        let lines = lines.execute(&mut *transaction).await.map_err(failed)?;
+        let lines =
+            within(transaction.answer_timeout(), lines.execute(&mut *transaction)).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(answers.rows_affected() + lines.rows_affected())
     }

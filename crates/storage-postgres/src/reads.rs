@@ -9,6 +9,7 @@ use polyreward_storage::{
 
 use crate::{
     PostgresStorage,
+    connections::within,
     error::failed,
     queries,
     rows::{ExampleRow, SummaryRow, UserRow, bounded, count_of, model_of},
@@ -40,7 +41,8 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             &asked,
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         let found = rows.into_iter().zip(asked).map(|(row, user_id)| match row {
             FoundRow { state_version: Some(state_version), examples: Some(examples) } => {
                 SummaryRow { user_id, state_version, examples }.try_into().map(Some)
@@ -70,7 +72,9 @@ impl Reads for PostgresStorage {
                 tenant.as_str(),
                 bounded(limit),
             );
-            let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+            let rows = within(connection.answer_timeout(), rows.fetch_all(&mut *connection))
+                .await
+                .map_err(failed)?;
             return rows.into_iter().map(TryInto::try_into).collect();
         };
         let (keys, values): (Vec<String>, Vec<String>) = rest.map(|(k, v)| (k.clone(), v.clone())).unzip();
@@ -102,7 +106,8 @@ impl Reads for PostgresStorage {
             &values,
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -130,7 +135,9 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             user_id.as_str(),
         );
-        let row = row.fetch_optional(&mut *connection).await.map_err(failed)?;
+        let row = within(connection.answer_timeout(), row.fetch_optional(&mut *connection))
+            .await
+            .map_err(failed)?;
         row.map(TryInto::try_into).transpose()
     }
 
@@ -167,7 +174,8 @@ impl Reads for PostgresStorage {
             after.map_or("", UserId::as_str),
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -192,7 +200,8 @@ impl Reads for PostgresStorage {
             value,
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         let counts = rows
             .into_iter()
             .map(|row| Ok(GroupCount { key: row.key, value: row.value, users: count_of(row.users)? }));
@@ -228,7 +237,8 @@ impl Reads for PostgresStorage {
             after.map_or(-1, bounded),
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -259,7 +269,8 @@ impl Reads for PostgresStorage {
             user_id.as_str(),
             &asked,
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -299,7 +310,8 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             user_id.as_str(),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         let tallies = rows.into_iter().map(|row| {
             Ok(ModelTally {
                 model: model_of(&row.model)?,

@@ -2,13 +2,14 @@
 
 use std::{
     io,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use polyreward_storage::StorageError;
 use sqlx::{
-    PgConnection, PgPool, Postgres,
+    Executor, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -26,6 +27,7 @@ pub(crate) struct Connections {
     pool: PgPool,
     renewal: Arc<Renewal>,
     acquire_timeout: Duration,
+    answer_timeout: Duration,
     /// As many connections may be broken, and one more that is not.
     attempts: u32,
 }
@@ -49,6 +51,7 @@ impl Connections {
             pool,
             renewal,
             acquire_timeout: options.acquire_timeout,
+            answer_timeout: options.answer_timeout(),
             attempts: options.max_connections + 1,
         }
     }
@@ -58,12 +61,12 @@ impl Connections {
     }
 
     /// A connection that sees the rows of one tenant.
-    pub async fn read(&self, tenant: &str) -> Result<PoolConnection<Postgres>, StorageError> {
+    pub async fn read(&self, tenant: &str) -> Result<Held, StorageError> {
         self.in_time(async {
             let mut attempts = self.attempts;
             loop {
                 attempts -= 1;
-                let mut connection = self.pool.acquire().await.map_err(not_connected)?;
+                let mut connection = self.hold().await.map_err(not_connected)?;
                 match show(&mut connection, tenant, Lasts::Session).await {
                     Ok(_) => return Ok(connection),
                     Err(error) if attempts > 0 && is_broken(&error) => {}
@@ -75,7 +78,7 @@ impl Connections {
     }
 
     /// A transaction that sees the rows of one tenant, in a database that takes writes.
-    pub async fn begin(&self, tenant: &str) -> Result<sqlx::Transaction<'static, Postgres>, StorageError> {
+    pub async fn begin(&self, tenant: &str) -> Result<Held, StorageError> {
         self.in_time(async {
             let mut attempts = self.attempts;
             loop {
@@ -95,17 +98,22 @@ impl Connections {
         .await
     }
 
-    async fn try_begin(
-        &self,
-        tenant: &str,
-    ) -> Result<(sqlx::Transaction<'static, Postgres>, Access), sqlx::Error> {
-        let pool = self.pool.clone();
-        // A task of its own, which nobody can break off: sqlx would return a connection to the pool with its transaction
-        // open if that happened between BEGIN and the answer to it.
-        let begun = tokio::spawn(async move { pool.begin().await });
-        let mut transaction = begun.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
+    async fn try_begin(&self, tenant: &str) -> Result<(Held, Access), sqlx::Error> {
+        let mut transaction = self.hold().await?;
+        // Before it is known that it has begun: if nobody hears the answer, it is rolled back all the same.
+        transaction.is_open = true;
+        transaction.execute("BEGIN").await?;
         let access = show(&mut transaction, tenant, Lasts::Transaction).await?;
         Ok((transaction, access))
+    }
+
+    async fn hold(&self) -> Result<Held, sqlx::Error> {
+        Ok(Held {
+            connection: Some(self.pool.acquire().await?),
+            is_open: false,
+            answer_timeout: self.answer_timeout,
+            return_timeout: self.acquire_timeout,
+        })
     }
 
     /// Also bounds the wait for a server that does not say that it is gone.
@@ -118,6 +126,80 @@ impl Connections {
             Err(StorageError::Unavailable(io::Error::from(io::ErrorKind::TimedOut).into()))
         })
     }
+}
+
+/// A connection of the pool, or a transaction on it. It is given back as it was, or closed: of a server that has vanished
+/// no answer comes, and no end of the connection, and the pool itself would wait for either.
+pub(crate) struct Held {
+    connection: Option<PoolConnection<Postgres>>,
+    /// Whether a transaction may have begun, and has not ended.
+    is_open: bool,
+    answer_timeout: Duration,
+    return_timeout: Duration,
+}
+
+impl Held {
+    /// How long to wait for the answer to a statement, see [`within`].
+    pub fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
+    /// Ends the transaction.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        within(self.answer_timeout, self.execute("COMMIT")).await?;
+        self.is_open = false;
+        Ok(())
+    }
+
+    /// Undoes the transaction.
+    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        within(self.answer_timeout, self.execute("ROLLBACK")).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Deref for Held {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_ref().expect("it is held until it is dropped")
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("it is held until it is dropped")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        let (is_open, return_timeout) = (self.is_open, self.return_timeout);
+        tokio::spawn(async move {
+            let given_back = within(return_timeout, async {
+                if is_open {
+                    connection.execute("ROLLBACK").await?;
+                }
+                connection.return_to_pool().await;
+                Ok(())
+            });
+            if given_back.await.is_err() {
+                // Where the pool had it already, it is closed with the wait for it.
+                connection.close_on_drop();
+            }
+        });
+    }
+}
+
+/// The answer to a statement, waited for as long as the server may take to give it or to say that it does not.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let timed = tokio::time::timeout(limit, answer).await;
+    timed.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
 }
 
 /// What a connection allows.

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use polyreward_domain::TenantId;
 use polyreward_storage::{AuditAction, KeyHash, KeyId, KeyRecord, Keys, StorageError};
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     PostgresStorage,
+    connections::{Held, within},
     error::{failed, is_duplicate},
     rows::id_of,
 };
@@ -50,14 +50,18 @@ impl Keys for PostgresStorage {
             "SELECT key_id, tenant_id, name, scopes, created_at, revoked_at FROM api_keys WHERE key_hash = $1",
             &hash.0,
         );
-        row.fetch_optional(&mut *connection).await.map_err(failed)?.map(TryInto::try_into).transpose()
+        within(connection.answer_timeout(), row.fetch_optional(&mut *connection))
+            .await
+            .map_err(failed)?
+            .map(TryInto::try_into)
+            .transpose()
     }
 
     #[tracing::instrument(name = "db.key.any", skip_all)]
     async fn has_keys(&self) -> Result<bool, StorageError> {
         let mut connection = self.connections.read(NOBODY).await?;
         let any = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT 1 FROM api_keys) AS "any!""#);
-        any.fetch_one(&mut *connection).await.map_err(failed)
+        within(connection.answer_timeout(), any.fetch_one(&mut *connection)).await.map_err(failed)
     }
 
     #[tracing::instrument(name = "db.key.create", skip_all)]
@@ -68,7 +72,7 @@ impl Keys for PostgresStorage {
             key.tenant.as_str(),
             key.created_at,
         );
-        tenant.execute(&mut *transaction).await.map_err(failed)?;
+        within(transaction.answer_timeout(), tenant.execute(&mut *transaction)).await.map_err(failed)?;
         let row = sqlx::query!(
             "INSERT INTO api_keys (key_id, tenant_id, key_hash, name, scopes, created_at, revoked_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -80,7 +84,7 @@ impl Keys for PostgresStorage {
             key.created_at,
             key.revoked_at,
         );
-        row.execute(&mut *transaction).await.map_err(|error| {
+        within(transaction.answer_timeout(), row.execute(&mut *transaction)).await.map_err(|error| {
             if is_duplicate(&error) { StorageError::Exists("the key") } else { failed(error) }
         })?;
         audit(&mut transaction, key.tenant.as_str(), AuditAction::KeyCreated, key.key_id, key.created_at)
@@ -97,7 +101,8 @@ impl Keys for PostgresStorage {
                FROM api_keys
               ORDER BY created_at, key_id",
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -109,12 +114,17 @@ impl Keys for PostgresStorage {
             key_id.0,
             at,
         );
-        let Some(tenant) = revoked.fetch_optional(&mut *transaction).await.map_err(failed)? else {
+        let Some(tenant) = within(transaction.answer_timeout(), revoked.fetch_optional(&mut *transaction))
+            .await
+            .map_err(failed)?
+        else {
             let known = sqlx::query_scalar!(
                 r#"SELECT EXISTS (SELECT 1 FROM api_keys WHERE key_id = $1) AS "known!""#,
                 key_id.0,
             );
-            return known.fetch_one(&mut *transaction).await.map_err(failed);
+            return within(transaction.answer_timeout(), known.fetch_one(&mut *transaction))
+                .await
+                .map_err(failed);
         };
         audit(&mut transaction, &tenant, AuditAction::KeyRevoked, key_id, at).await?;
         transaction.commit().await.map_err(failed)?;
@@ -125,14 +135,15 @@ impl Keys for PostgresStorage {
     async fn tenants(&self) -> Result<Vec<TenantId>, StorageError> {
         let mut connection = self.connections.read(NOBODY).await?;
         let rows = sqlx::query_scalar!("SELECT tenant_id FROM tenants ORDER BY tenant_id");
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.iter().map(|tenant| id_of(tenant, "a tenant")).collect()
     }
 }
 
 /// A line about a key, which names it as the key of the line.
 async fn audit(
-    connection: &mut PgConnection,
+    connection: &mut Held,
     tenant: &str,
     action: AuditAction,
     KeyId(key_id): KeyId,
@@ -147,6 +158,6 @@ async fn audit(
         key_id,
         action.as_str(),
     );
-    done.execute(connection).await.map_err(failed)?;
+    within(connection.answer_timeout(), done.execute(&mut **connection)).await.map_err(failed)?;
     Ok(())
 }

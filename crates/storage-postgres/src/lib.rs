@@ -35,7 +35,7 @@ use sqlx::{
 use time::OffsetDateTime;
 
 use crate::{
-    connections::Connections,
+    connections::{Connections, within},
     erasures::Listening,
     error::{failed, not_connected},
     transaction::PostgresTransaction,
@@ -123,7 +123,8 @@ impl Storage for PostgresStorage {
             tenant.as_str(),
             &kept,
         );
-        let pruned = pruned.execute(&mut *transaction).await.map_err(failed)?;
+        let timeout = transaction.answer_timeout();
+        let pruned = within(timeout, pruned.execute(&mut *transaction)).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(pruned.rows_affected())
     }
@@ -169,7 +170,8 @@ impl PostgresStorage {
             idempotency_before,
             EXPIRED_AT_ONCE,
         );
-        let answers = answers.execute(&mut *transaction).await.map_err(failed)?;
+        let answers =
+            within(transaction.answer_timeout(), answers.execute(&mut *transaction)).await.map_err(failed)?;
         let lines = sqlx::query!(
             "DELETE FROM audit_log
               WHERE ctid = ANY (ARRAY(
@@ -182,7 +184,8 @@ impl PostgresStorage {
             audit_before,
             EXPIRED_AT_ONCE,
         );
-        let lines = lines.execute(&mut *transaction).await.map_err(failed)?;
+        let lines =
+            within(transaction.answer_timeout(), lines.execute(&mut *transaction)).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(answers.rows_affected() + lines.rows_affected())
     }

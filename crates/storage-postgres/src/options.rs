@@ -11,7 +11,7 @@ pub struct PostgresOptions {
     pub max_connections: u32,
     /// How long a caller waits for a connection.
     pub acquire_timeout: Duration,
-    /// How long one statement may run.
+    /// How long one statement may run. A server that has not answered [`Self::acquire_timeout`] after that has vanished.
     pub statement_timeout: Duration,
     /// How long a statement may wait for another writer.
     pub lock_timeout: Duration,
@@ -35,6 +35,14 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
+    /// How long the answer to a statement is waited for. No time is PostgreSQL's word for all time.
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        if self.statement_timeout.is_zero() {
+            return Duration::MAX;
+        }
+        self.statement_timeout + self.acquire_timeout
+    }
+
     /// Settings of a connection, as part of its start: no statement of its own. Plans are made once for each statement and
     /// connection, and look rows up by key however many are asked for; made for the values, some would read whole tables.
     pub(crate) fn settle(&self, connection: PgConnectOptions) -> PgConnectOptions {

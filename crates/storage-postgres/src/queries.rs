@@ -2,15 +2,15 @@
 
 use polyreward_domain::{StateVersion, TenantId, TextForms, UserId};
 use polyreward_storage::{Evidence, ModelKey, StorageError, StoredState};
-use sqlx::PgConnection;
 
 use crate::{
+    connections::{Held, within},
     error::failed,
     rows::{EvidenceRow, count_of, digest_of, evidence_of, floats_of, form_name},
 };
 
 pub(crate) async fn evidence(
-    connection: &mut PgConnection,
+    connection: &mut Held,
     tenant: &TenantId,
     user_id: &UserId,
     backbone: &str,
@@ -41,11 +41,11 @@ pub(crate) async fn evidence(
         backbone,
         &forms,
     );
-    evidence_of(rows.fetch_all(connection).await.map_err(failed)?)
+    evidence_of(within(connection.answer_timeout(), rows.fetch_all(&mut **connection)).await.map_err(failed)?)
 }
 
 pub(crate) async fn state(
-    connection: &mut PgConnection,
+    connection: &mut Held,
     tenant: &TenantId,
     user_id: &UserId,
     model: &ModelKey,
@@ -58,7 +58,8 @@ pub(crate) async fn state(
         user_id.as_str(),
         model,
     );
-    let row = row.fetch_optional(connection).await.map_err(failed)?;
+    let row =
+        within(connection.answer_timeout(), row.fetch_optional(&mut **connection)).await.map_err(failed)?;
     row.map(|row| {
         Ok(StoredState {
             version: StateVersion::from_number(digest_of(row.state_version)),

@@ -9,6 +9,7 @@ use polyreward_storage::{
 
 use crate::{
     PostgresStorage,
+    connections::within,
     error::failed,
     queries,
     rows::{ExampleRow, SummaryRow, UserRow, bounded, count_of, model_of},
@@ -47,7 +48,8 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             &asked,
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         let found = rows.into_iter().zip(asked).map(|(row, user_id)| match row {
             FoundRow { state_version: Some(state_version), examples: Some(examples) } => {
                 SummaryRow { user_id, state_version, examples }.try_into().map(Some)
@@ -72,7 +74,7 @@ impl Reads for PostgresStorage {
                     WHERE tenant_id = $1"#,
                 tenant.as_str(),
             );
-            row.fetch_one(&mut *connection).await
+            within(connection.answer_timeout(), row.fetch_one(&mut *connection)).await
         } else {
             let row = sqlx::query_as!(
                 CrowdRow,
@@ -98,7 +100,7 @@ impl Reads for PostgresStorage {
                 &keys,
                 &values,
             );
-            row.fetch_one(&mut *connection).await
+            within(connection.answer_timeout(), row.fetch_one(&mut *connection)).await
         };
         let CrowdRow { members, upper, lower } = row.map_err(failed)?;
         Ok(Crowd { members: u64::try_from(members).unwrap_or_default(), upper, lower })
@@ -124,7 +126,9 @@ impl Reads for PostgresStorage {
                 tenant.as_str(),
                 bounded(limit),
             );
-            let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+            let rows = within(connection.answer_timeout(), rows.fetch_all(&mut *connection))
+                .await
+                .map_err(failed)?;
             return rows.into_iter().map(TryInto::try_into).collect();
         };
         let (keys, values): (Vec<String>, Vec<String>) = rest.map(|(k, v)| (k.clone(), v.clone())).unzip();
@@ -156,7 +160,8 @@ impl Reads for PostgresStorage {
             &values,
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -184,7 +189,9 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             user_id.as_str(),
         );
-        let row = row.fetch_optional(&mut *connection).await.map_err(failed)?;
+        let row = within(connection.answer_timeout(), row.fetch_optional(&mut *connection))
+            .await
+            .map_err(failed)?;
         row.map(TryInto::try_into).transpose()
     }
 
@@ -221,7 +228,8 @@ impl Reads for PostgresStorage {
             after.map_or("", UserId::as_str),
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -246,7 +254,8 @@ impl Reads for PostgresStorage {
             value,
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         let counts = rows
             .into_iter()
             .map(|row| Ok(GroupCount { key: row.key, value: row.value, users: count_of(row.users)? }));
@@ -282,7 +291,8 @@ impl Reads for PostgresStorage {
             after.map_or(-1, bounded),
             bounded(limit),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -313,7 +323,8 @@ impl Reads for PostgresStorage {
             user_id.as_str(),
             &asked,
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
@@ -353,7 +364,8 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             user_id.as_str(),
         );
-        let rows = rows.fetch_all(&mut *connection).await.map_err(failed)?;
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
         let tallies = rows.into_iter().map(|row| {
             Ok(ModelTally {
                 model: model_of(&row.model)?,

@@ -6,10 +6,10 @@ use polyreward_storage::{
     AuditEntry, Evidence, ExampleEmbedding, IdempotencyRecord, KeyId, ModelKey, NewExample, Prediction,
     StorageError, StoredState, SubjectHash, Transaction, UserRecord,
 };
-use sqlx::Postgres;
 use time::OffsetDateTime;
 
 use crate::{
+    connections::{Held, within},
     erasures,
     error::failed,
     queries,
@@ -17,14 +17,14 @@ use crate::{
 };
 
 pub(crate) struct PostgresTransaction {
-    transaction: sqlx::Transaction<'static, Postgres>,
+    transaction: Held,
     tenant: TenantId,
     /// PostgreSQL answers COMMIT with success where a statement failed before, and undoes all of it.
     undone: bool,
 }
 
 impl PostgresTransaction {
-    pub fn new(transaction: sqlx::Transaction<'static, Postgres>, tenant: TenantId) -> Self {
+    pub fn new(transaction: Held, tenant: TenantId) -> Self {
         Self { transaction, tenant, undone: false }
     }
 
@@ -45,7 +45,8 @@ impl PostgresTransaction {
             self.tenant.as_str(),
             user_id.as_str(),
         );
-        let held = held.fetch_optional(&mut *self.transaction).await;
+        let held =
+            within(self.transaction.answer_timeout(), held.fetch_optional(&mut *self.transaction)).await;
         let Some(held) = self.checked(held)? else { return Ok(None) };
         // Apart from the first, which may have waited for another writer and would show the attributes of before that.
         let attributes = sqlx::query!(
@@ -53,7 +54,8 @@ impl PostgresTransaction {
             self.tenant.as_str(),
             user_id.as_str(),
         );
-        let attributes = attributes.fetch_all(&mut *self.transaction).await;
+        let attributes =
+            within(self.transaction.answer_timeout(), attributes.fetch_all(&mut *self.transaction)).await;
         let (keys, values) = self.checked(attributes)?.into_iter().map(|row| (row.key, row.value)).unzip();
         let row = UserRow {
             user_id: user_id.to_string(),
@@ -79,7 +81,7 @@ impl PostgresTransaction {
             StateVersion::POPULATION.get().cast_signed(),
             now,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         Ok(self.checked(done)?.rows_affected() == 1)
     }
 
@@ -110,7 +112,7 @@ impl PostgresTransaction {
             &chosen,
             &rejected,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         Ok(())
     }
@@ -190,7 +192,7 @@ impl Transaction for PostgresTransaction {
             user_id.as_str(),
             &asked,
         );
-        let known = known.fetch_all(&mut *self.transaction).await;
+        let known = within(self.transaction.answer_timeout(), known.fetch_all(&mut *self.transaction)).await;
         self.checked(known)?.iter().map(|example_id| id_of(example_id, "an example id")).collect()
     }
 
@@ -277,7 +279,7 @@ impl Transaction for PostgresTransaction {
             &rejected_names,
             &created,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         let mut embeddings = EmbeddingColumns::default();
         for new in examples {
@@ -339,7 +341,7 @@ impl Transaction for PostgresTransaction {
             &population,
             &created,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         Ok(())
     }
@@ -371,7 +373,7 @@ impl Transaction for PostgresTransaction {
             bytes_of(&state.mean),
             bytes_of(&state.covariance),
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         Ok(())
     }
@@ -383,7 +385,7 @@ impl Transaction for PostgresTransaction {
             self.tenant.as_str(),
             user_id.as_str(),
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         Ok(self.checked(done)?.rows_affected())
     }
 
@@ -401,7 +403,7 @@ impl Transaction for PostgresTransaction {
             user_id.as_str(),
             &keys,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         if keys.is_empty() {
             return Ok(());
@@ -417,7 +419,7 @@ impl Transaction for PostgresTransaction {
             &keys,
             &values,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         Ok(())
     }
@@ -445,7 +447,7 @@ impl Transaction for PostgresTransaction {
             stored_count(next_position),
             now,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         match self.checked(done)?.rows_affected() {
             1 => Ok(()),
             _ => self.checked(Err(StorageError::Backend("nobody is there to be saved".into()))),
@@ -464,7 +466,7 @@ impl Transaction for PostgresTransaction {
             user_id.as_str(),
             example_id.as_str(),
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         Ok(self.checked(done)?.rows_affected() == 1)
     }
 
@@ -476,7 +478,7 @@ impl Transaction for PostgresTransaction {
             self.tenant.as_str(),
             user_id.as_str(),
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         Ok(self.checked(done)?.rows_affected() == 1)
     }
 
@@ -489,7 +491,7 @@ impl Transaction for PostgresTransaction {
             self.tenant.as_str(),
             key,
         );
-        let row = row.fetch_optional(&mut *self.transaction).await;
+        let row = within(self.transaction.answer_timeout(), row.fetch_optional(&mut *self.transaction)).await;
         let Some(row) = self.checked(row)? else { return Ok(None) };
         Ok(Some(IdempotencyRecord {
             key: key.to_owned(),
@@ -522,7 +524,7 @@ impl Transaction for PostgresTransaction {
             record.body,
             record.created_at,
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         match self.checked(done)?.rows_affected() {
             0 => self.checked(Err(StorageError::Exists("an answer to a request of this name"))),
             _ => Ok(()),
@@ -536,7 +538,7 @@ impl Transaction for PostgresTransaction {
             erasures::CHANNEL,
             subject.as_slice(),
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         Ok(())
     }
@@ -554,7 +556,7 @@ impl Transaction for PostgresTransaction {
             entry.subject.as_ref().map(<[u8; 32]>::as_slice),
             stored_count(entry.rows),
         );
-        let done = done.execute(&mut *self.transaction).await;
+        let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;
         self.checked(done)?;
         Ok(())
     }

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, path::Path};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 
-/// The one number that a statement gives.
+/// The one number, of 64 bits and not negative, that a statement gives.
 ///
 /// # Panics
 /// There is no such file, or the statement is wrong.
-pub async fn number(file: &Path, statement: &str) -> i64 {
-    let number = sqlx::query_scalar(AssertSqlSafe(statement.to_owned()));
-    number.fetch_one(&mut connect(file).await).await.expect("a statement that gives a number")
+pub async fn number(file: &Path, statement: &str) -> usize {
+    let number = sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement.to_owned()));
+    let number = number.fetch_one(&mut connect(file).await).await;
+    usize::try_from(number.expect("a statement that gives a number")).expect("a count")
 }
 
 /// How many rows of which tables hold a text, in whatever column; tables without one are left out.

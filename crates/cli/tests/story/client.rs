@@ -150,6 +150,6 @@ impl Pairs {
 
     pub fn at(&self, number: usize) -> Pair<'_> {
         let (tea, coffee) = (&*self.tea[number % 10], &*self.coffee[number / 10 % 10]);
-        if number / 100 % 2 == 0 { (PROMPT, tea, coffee) } else { (PROMPT, coffee, tea) }
+        if (number / 100).is_multiple_of(2) { (PROMPT, tea, coffee) } else { (PROMPT, coffee, tea) }
     }
 }

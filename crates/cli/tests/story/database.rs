@@ -9,7 +9,7 @@ use crate::support::{Place, Server};
 
 pub enum Database {
     Sqlite(PathBuf),
-    Postgres(TestDatabase),
+    Postgres(Box<TestDatabase>),
 }
 
 impl Database {
@@ -18,7 +18,7 @@ impl Database {
     }
 
     pub async fn postgres() -> Self {
-        Self::Postgres(TestDatabase::create().await)
+        Self::Postgres(Box::new(TestDatabase::create().await))
     }
 
     pub fn url(&self) -> String {
@@ -36,7 +36,7 @@ impl Database {
     }
 
     /// The one number that a statement gives.
-    pub async fn number(&self, statement: &str) -> i64 {
+    pub async fn number(&self, statement: &str) -> usize {
         match self {
             Self::Sqlite(file) => sqlite::number(file, statement).await,
             Self::Postgres(database) => database.number(statement).await,

@@ -23,7 +23,7 @@ const BOUND: Duration = Duration::from_secs(8);
 const RECOVERY: Duration = Duration::from_secs(10);
 const WRITERS: usize = 4;
 /// Within these a fault falls: what a few writes send and get.
-const BYTES: usize = 100_000;
+const BYTES: usize = 70_000;
 
 /// A server whose database is behind a proxy.
 struct Setting {
@@ -161,20 +161,40 @@ async fn write_through(fault: Fault, faults: usize, seed: u64) {
         setting.nothing_is_half_written().await;
         for user in &users {
             let rows = format!("SELECT examples FROM users WHERE user_id = '{user}'");
-            assert_eq!(setting.database.number(&rows).await, 2 * (number as i64 + 1), "{user}");
+            assert_eq!(setting.database.number(&rows).await, 2 * (number + 1), "{user}");
         }
     }
     println!(
         "{fault:?} {failed} times: {acknowledged} writes acknowledged, {refused} refused, of those {kept} stored all \
          the same; lost 0, doubled 0"
     );
-    assert!(acknowledged > 0 && refused > 0 && failed > faults / 2, "{acknowledged} {refused} {failed}");
+    assert!(acknowledged > 0 && refused > 0 && failed >= faults / 2, "{acknowledged} {refused} {failed}");
     setting.recovers().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_that_are_cut_off_are_whole_or_not_there_and_the_server_goes_on() {
     write_through(Fault::Cut, 25, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_vanishes_in_the_middle_of_writes_is_given_up_and_found_again() {
+    write_through(Fault::Still, 8, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_stored_unheard_is_known_by_its_name() {
+    let setting = Setting::new().await;
+    for number in 0..10 {
+        setting.proxy.set(Weather::LosingCommits);
+        unavailable(&in_time(setting.write("ada", number)).await);
+        setting.proxy.set(Weather::Fair);
+        let again = setting.taken("ada", number).await;
+        assert_eq!(again.header("idempotency-replayed"), "true");
+        assert_eq!((&again.body["accepted"], &again.body["examples"]), (&json!(2), &json!(2 * number + 2)));
+        setting.nothing_is_half_written().await;
+    }
+    assert_eq!(setting.client.score("ada", &[setting.pairs.at(0)]).await.examples, 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

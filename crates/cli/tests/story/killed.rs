@@ -238,7 +238,7 @@ async fn story(place: &Place, database: Database, cycles: usize, seed: u64) {
     let all = figures.acknowledged + figures.kept_unanswered + figures.gone_unanswered;
     for (table, each) in [("examples", 1), ("predictions", MODELS)] {
         let rows = format!("SELECT count(*) FROM {table} WHERE user_id LIKE 'cycle-%'");
-        assert_eq!(database.number(&rows).await, (each * all) as i64, "{table}");
+        assert_eq!(database.number(&rows).await, each * all, "{table}");
     }
     assert_eq!(server.terminate(), Some(0));
 }

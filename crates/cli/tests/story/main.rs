@@ -6,6 +6,7 @@ mod database;
 mod faults;
 mod files;
 mod import;
+mod keys;
 mod killed;
 mod people;
 mod proxy;

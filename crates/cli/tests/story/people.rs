@@ -33,7 +33,7 @@ impl Somebody {
         let mut pairs: Vec<(String, String)> = (0..random.random_range(3..6))
             .map(|_| (liked[random.random_range(0..35)].clone(), other[random.random_range(0..35)].clone()))
             .collect();
-        pairs[0].0.push_str(&format!(" says {id}"));
+        pairs[0].0 = format!("{} says {id}", pairs[0].0);
         Self { id, pairs }
     }
 

@@ -23,14 +23,16 @@ pub enum Weather {
     /// So many more bytes pass, either way, and then it fails.
     Until(usize, Fault),
     Failing(Fault),
+    /// A connection ends once it has asked to commit, and does not hear what became of that.
+    LosingCommits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Connections end; new ones are ended at once.
     Cut,
-    /// Nothing passes, and nobody hears of it: neither on these connections nor on new ones, for good. As of a host that
-    /// has vanished.
+    /// Nothing passes, and clients do not hear of it: neither on their connections nor on new ones, for good. As of a host
+    /// that has vanished, and with it what was under way.
     Still,
 }
 
@@ -52,7 +54,7 @@ impl Proxy {
                 let (client, _) = listener.accept().await.unwrap();
                 if *sky.borrow() != Weather::Failing(Fault::Cut) {
                     let connected = TcpStream::connect(&database).await.unwrap();
-                    link.clone().join(client, connected);
+                    tokio::spawn(link.clone().join(client, connected));
                 }
             }
         });
@@ -84,47 +86,51 @@ struct Link {
 }
 
 impl Link {
-    fn join(self, client: TcpStream, database: TcpStream) {
-        let ((from_client, to_client), (from_database, to_database)) =
+    async fn join(self, client: TcpStream, database: TcpStream) {
+        let ((mut from_client, mut to_client), (mut from_database, mut to_database)) =
             (client.into_split(), database.into_split());
-        let there = self.clone().pass(from_client, to_database);
-        let back = self.pass(from_database, to_client);
         // Once one way has ended, so has the other.
-        tokio::spawn(async move {
-            tokio::select! {
-                () = there => {}
-                () = back => {}
-            }
-        });
+        let is_over = tokio::select! {
+            over = self.pass(&mut from_client, &mut to_database) => over,
+            over = self.pass(&mut from_database, &mut to_client) => over,
+        };
+        drop((from_database, to_database));
+        if !is_over {
+            // Until the proxy ends, or fails in the other way.
+            let mut sky = self.weather.subscribe();
+            let ended = sky.wait_for(|weather| *weather == Weather::Failing(Fault::Cut)).await;
+            assert!(ended.is_ok(), "it has a sender of its own");
+        }
     }
 
-    /// Passes bytes on while the weather lets it.
-    async fn pass(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    /// Passes bytes on while the weather lets it; whether the connection is over for both sides then.
+    async fn pass(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> bool {
         let mut sky = self.weather.subscribe();
         let mut bytes = vec![0; 16 << 10];
         loop {
             match *sky.borrow_and_update() {
-                Weather::Failing(Fault::Cut) => return,
-                Weather::Failing(Fault::Still) => break,
-                Weather::Fair | Weather::Until(..) => {}
+                Weather::Failing(Fault::Cut) => return true,
+                Weather::Failing(Fault::Still) => return false,
+                Weather::Fair | Weather::Until(..) | Weather::LosingCommits => {}
             }
             let count = tokio::select! {
-                changed = sky.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => return,
-                },
+                changed = sky.changed() => {
+                    assert!(changed.is_ok(), "it has a sender of its own");
+                    continue;
+                }
                 count = from.read(&mut bytes) => count,
             };
-            let Ok(count @ 1..) = count else { return };
+            let Ok(count @ 1..) = count else { return true };
             let passes = self.take(count);
-            if to.write_all(&bytes[..passes]).await.is_err() {
-                return;
+            let passed = &bytes[..passes];
+            if to.write_all(passed).await.is_err() || self.is_to_lose(passed) {
+                return true;
             }
         }
-        // The connection is held open, and says nothing, until the proxy ends.
-        let ended = sky.wait_for(|weather| *weather == Weather::Failing(Fault::Cut));
-        // Either way it is over.
-        let _ended = ended.await;
+    }
+
+    fn is_to_lose(&self, passed: &[u8]) -> bool {
+        *self.weather.borrow() == Weather::LosingCommits && passed.windows(6).any(|bytes| bytes == b"COMMIT")
     }
 
     /// How many of so many bytes may still pass.

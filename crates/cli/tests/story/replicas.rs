@@ -19,7 +19,7 @@ async fn what_one_replica_stored_the_other_scores_with_at_once() {
     let clients = servers.each_ref().map(Client::of);
     let pairs = Pairs::new();
     let asked = [pairs.at(0)];
-    let mut before = vec![clients[1].score("nobody", &asked).await.preferences[0]; PEOPLE];
+    let mut before = [clients[1].score("nobody", &asked).await.preferences[0]; PEOPLE];
     let mut seen = 0;
     for write in 0..WRITES {
         let (person, turn) = (write % PEOPLE, write / PEOPLE);
@@ -68,11 +68,7 @@ async fn what_two_replicas_store_of_one_person_at_the_same_time_is_all_there_onc
     assert_eq!(ids.len(), EXAMPLES);
     assert_eq!(stored["items"].as_array().unwrap().len(), EXAMPLES);
     for table in ["examples", "predictions"] {
-        assert_eq!(
-            database.number(&format!("SELECT count(*) FROM {table}")).await,
-            EXAMPLES as i64,
-            "{table}"
-        );
+        assert_eq!(database.number(&format!("SELECT count(*) FROM {table}")).await, EXAMPLES, "{table}");
     }
     let asked: Vec<Pair<'_>> = (0..9).map(|number| pairs.at(number)).collect();
     let [one, other] = [clients[0].score("ada", &asked).await, clients[1].score("ada", &asked).await];

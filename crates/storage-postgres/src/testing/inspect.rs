@@ -8,13 +8,14 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::TestDatabase;
 
 impl TestDatabase {
-    /// The one number that a statement gives, as the default tenant sees it.
+    /// The one number, of 64 bits and not negative, that a statement gives, as the default tenant sees it.
     ///
     /// # Panics
     /// The statement is wrong, or the server is gone.
-    pub async fn number(&self, statement: &str) -> i64 {
-        let number = sqlx::query_scalar(AssertSqlSafe(statement.to_owned()));
-        number.fetch_one(&mut self.as_tenant().await).await.expect("a statement that gives a number")
+    pub async fn number(&self, statement: &str) -> usize {
+        let number = sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement.to_owned()));
+        let number = number.fetch_one(&mut self.as_tenant().await).await;
+        usize::try_from(number.expect("a statement that gives a number")).expect("a count")
     }
 
     /// How many rows of which tables hold a text, in whatever column; tables without one are left out.

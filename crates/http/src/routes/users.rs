@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::Authorized,
-    extract::{JsonBody, path_id},
+    extract::{JsonBody, PathText, path_id},
     page::{Page, bad_cursor},
     problem::{InputFault, Problem, ProblemType},
 };
@@ -220,7 +220,7 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
 ) -> Result<Json<ProfileReply>, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
     let profile = users.profile(&caller.0.tenant, &user_id).await?.ok_or_else(unknown_user)?;
@@ -239,7 +239,7 @@ pub(crate) async fn get(
 pub(crate) async fn put(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     JsonBody(body): JsonBody<PutRequest>,
 ) -> Result<Response, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
@@ -263,7 +263,7 @@ pub(crate) async fn put(
 pub(crate) async fn erase(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
 ) -> Result<StatusCode, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
     if users.erase(&caller.writer(), &user_id).await? {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -21,7 +21,7 @@ use super::{attribute_faults, rfc3339, unknown_user};
 use crate::{
     auth::Authorized,
     entry::{Check, PromptText},
-    extract::{HashedJsonBody, path_id},
+    extract::{HashedJsonBody, PathText, path_id},
     limits::{Deadline, Limits},
     page::{Page, bad_cursor},
     problem::{InputFault, Problem, ProblemType},
@@ -321,7 +321,7 @@ pub(crate) async fn add(
     caller: Authorized,
     State(learner): State<Learner>,
     State(limits): State<Arc<Limits>>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     headers: HeaderMap,
     deadline: Deadline,
     HashedJsonBody { value: body, sha256 }: HashedJsonBody<LearnRequest>,
@@ -357,7 +357,7 @@ pub(crate) async fn add(
 pub(crate) async fn list(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ExamplePageReply>, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
@@ -380,7 +380,7 @@ pub(crate) async fn list(
 pub(crate) async fn erase(
     caller: Authorized,
     State(learner): State<Learner>,
-    Path((user_id, example_id)): Path<(String, String)>,
+    PathText((user_id, example_id)): PathText<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
     let example_id: ExampleId = path_id("example_id", &example_id)?;

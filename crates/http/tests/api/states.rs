@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{body::Body, http::Method};
 use futures::{FutureExt, future::join_all};
-use polyreward_backbone::BackboneOptions;
-use polyreward_domain::{Message, Prompt};
+use polyreward_backbone::{Backbone, BackboneOptions};
+use polyreward_domain::{Message, Prompt, TenantId};
 use polyreward_http::Limits;
 use polyreward_service::Rebuilt;
 use polyreward_storage::Storage;
@@ -15,23 +15,23 @@ use serde_json::{Value, json};
 use crate::{
     fixture::{Reply, Server, backbone, chat_backbone, json_request, open_backbone, open_database, store},
     people::{TEXTS, body, numbers, people, record},
-    storage::Watched,
+    storage::{Held, Watched},
 };
 
-type Held = Arc<Watched<SqliteStorage>>;
+type Database = Arc<Watched<SqliteStorage>>;
 
-/// People of whom ada's examples come only when they are let through.
-async fn held_with(limits: Limits) -> (Held, Server) {
+/// People of whom what is read of ada comes only when it is let through.
+async fn held_with(what: Held, backbone: Backbone, limits: Limits) -> (Database, Server) {
     let database = Arc::new(tempfile::tempdir().unwrap());
     let storage = open_database(&database).await;
-    store(&(Arc::new(storage.clone()) as Arc<dyn Storage>), &backbone(), people()).await;
-    let held = Arc::new(Watched::holding(storage, "ada"));
-    let server = Server::over(database, held.clone(), backbone(), limits);
+    store(&(Arc::new(storage.clone()) as Arc<dyn Storage>), &backbone, people()).await;
+    let held = Arc::new(Watched::holding(storage, "ada", what));
+    let server = Server::over(database, held.clone(), backbone, limits);
     (held, server)
 }
 
-async fn held() -> (Held, Server) {
-    held_with(Limits::default()).await
+async fn held() -> (Database, Server) {
+    held_with(Held::Evidence, backbone(), Limits::default()).await
 }
 
 fn of(user_id: &str) -> Value {
@@ -172,7 +172,8 @@ async fn a_deadline_that_passed_is_a_503_though_everything_is_known() {
 
 #[tokio::test]
 async fn numbers_that_find_no_room_are_refused_and_room_is_given_back() {
-    let (held, server) = held_with(Limits { max_pending_cells: 256, ..Limits::default() }).await;
+    let limits = Limits { max_pending_cells: 256, ..Limits::default() };
+    let (held, server) = held_with(Held::Evidence, backbone(), limits).await;
     let (ada, bob) = (of("ada"), of("bob"));
     {
         let mut asking = std::pin::pin!(server.score(&ada));
@@ -185,4 +186,33 @@ async fn numbers_that_find_no_room_are_refused_and_room_is_given_back() {
     held.gate.add_permits(1);
     server.score(&bob).await.ok();
     server.score(&ada).await.ok();
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_who_was_erased_while_their_state_was_derived() {
+    for what in [Held::Evidence, Held::Texts] {
+        let options = BackboneOptions { sessions: 1, ..BackboneOptions::default() };
+        let (held, server) = held_with(what, open_backbone(&options), Limits::default()).await;
+        let request =
+            json!({"model": "lore", "user_id": "ada", "items": [{"prompt": "", "responses": ["x"]}]});
+        let asking = async {
+            // The answer is that of the moment at which it was asked for, or of the one after.
+            server.score(&request).await.ok();
+        };
+        let erasing = async {
+            while held.reads() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(server.delete("/users/ada").await.status, 204);
+            held.gate.add_permits(1);
+        };
+        futures::future::join(asking, erasing).await;
+        assert!(!server.people.remembers(&TenantId::default(), &"ada".parse().unwrap()), "{what:?}");
+        // Her texts are not in the cache of embeddings: reading them takes the backbone.
+        let misses = server.backbone.cache_stats().misses;
+        server.score(&body(&json!({}))).await.ok();
+        assert_eq!(server.backbone.cache_stats().misses - misses, TEXTS.len() as u64, "{what:?}");
+        assert_eq!(server.score(&request).await.ok()["user"]["known"], false);
+        server.get("/users/ada").await.problem(404, "unknown-user");
+    }
 }

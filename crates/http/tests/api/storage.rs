@@ -47,13 +47,22 @@ impl Outage {
     }
 }
 
+/// What is held back after it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Examples without their texts.
+    Evidence,
+    /// The texts of examples.
+    Texts,
+}
+
 /// A database whose calls can be watched, held back and refused.
 #[derive(Debug)]
 pub struct Watched<S> {
     inner: S,
     pub outage: Outage,
-    /// Whose examples are read only when they are let through.
-    held: Option<UserId>,
+    /// Of whom what is read comes only when it is let through.
+    held: Option<(UserId, Held)>,
     pub gate: Semaphore,
     reads: AtomicUsize,
 }
@@ -64,13 +73,21 @@ impl<S: Storage> Watched<S> {
         Self { inner, outage: Outage::none(), held: None, gate, reads }
     }
 
-    pub fn holding(inner: S, user_id: &str) -> Self {
-        Self { held: Some(user_id.parse().expect("the id of a user")), ..Self::new(inner) }
+    pub fn holding(inner: S, user_id: &str, held: Held) -> Self {
+        let held = Some((user_id.parse().expect("the id of a user"), held));
+        Self { held, ..Self::new(inner) }
     }
 
-    /// How often the examples of whoever is held were read.
+    /// How often what is held was read.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
+    }
+
+    async fn hold(&self, user_id: &UserId, what: Held) {
+        if self.held.as_ref().is_some_and(|(held, of_them)| held == user_id && *of_them == what) {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            drop(self.gate.acquire().await.expect("the gate is never closed"));
+        }
     }
 }
 
@@ -138,7 +155,9 @@ impl<S: Storage> Reads for Watched<S> {
         example_ids: &[ExampleId],
     ) -> Result<Vec<StoredExample>, StorageError> {
         self.outage.check()?;
-        self.inner.examples_by_id(tenant, user_id, example_ids).await
+        let texts = self.inner.examples_by_id(tenant, user_id, example_ids).await;
+        self.hold(user_id, Held::Texts).await;
+        texts
     }
 
     async fn evidence(
@@ -149,11 +168,9 @@ impl<S: Storage> Reads for Watched<S> {
         forms: TextForms,
     ) -> Result<Vec<Evidence>, StorageError> {
         self.outage.check()?;
-        if self.held.as_ref() == Some(user_id) {
-            self.reads.fetch_add(1, Ordering::SeqCst);
-            drop(self.gate.acquire().await.expect("the gate is never closed"));
-        }
-        self.inner.evidence(tenant, user_id, backbone, forms).await
+        let evidence = self.inner.evidence(tenant, user_id, backbone, forms).await;
+        self.hold(user_id, Held::Evidence).await;
+        evidence
     }
 
     async fn state(

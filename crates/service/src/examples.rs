@@ -337,7 +337,9 @@ impl Learner {
             }
         }
         if !faults.is_empty() {
-            faults.dedup();
+            // Once a text, in however many forms it was read.
+            faults.sort_by_key(|fault| (fault.at, fault.rejected));
+            faults.dedup_by_key(|fault| (fault.at, fault.rejected));
             return Err(LearnError::Faults(faults));
         }
         let mut rows = rows.into_iter();

@@ -5,13 +5,14 @@ use axum::{
     http::{Method, StatusCode},
 };
 use polyreward_backbone::BackboneOptions;
-use polyreward_domain::TenantId;
+use polyreward_domain::{Message, Prompt, TenantId};
+use polyreward_http::Limits;
 use serde_json::{Value, json};
 
 use crate::{
     examples::{example, examples, learn, preference},
-    fixture::{Server, json_request, open_backbone, request},
-    people::{TEXTS, body, people, rewards},
+    fixture::{Server, chat_backbone, json_request, open_backbone, request},
+    people::{TEXTS, body, people, record, rewards},
 };
 
 /// Every entry of a list, page after page.
@@ -111,6 +112,10 @@ async fn a_cursor_that_no_page_gave_and_a_limit_out_of_bounds_are_refused_by_nam
         }
         server.get(&format!("{path}?limit=1000")).await.ok();
     }
+    for group in [r#"["a","b\u0000"]"#, r#"["","b"]"#, r#"["a\n","b"]"#] {
+        let path = format!("/groups?cursor={}", encode(group));
+        server.get(&path).await.problem(400, "invalid-parameter");
+    }
     for at in ["-1", "18446744073709551615", "x", ""] {
         let cursor = encode(&format!("[\"{at}\"]"));
         let path = format!("/users/a/examples?cursor={cursor}");
@@ -159,6 +164,53 @@ async fn attributes_are_replaced_by_a_put_and_added_to_by_a_post() {
         let pointers = server.put("/users/eve", &body).await.pointers(422, "invalid-input");
         assert_eq!(pointers, [pointer], "{body}");
     }
+}
+
+#[tokio::test]
+async fn posts_cannot_add_up_to_more_attributes_than_a_person_may_have() {
+    let server = Server::with_people(Vec::new()).await;
+    let all: serde_json::Map<String, Value> = (0..64).map(|n| (format!("k{n}"), json!("v"))).collect();
+    assert_eq!(server.put("/users/eve", &json!({"attributes": all})).await.status, 201);
+    let before = server.get("/users/eve").await.body;
+    let post = async |key: &str| {
+        let body = json!({"attributes": {key: "new"}, "examples": examples()});
+        server.post("/users/eve/examples", &body).await
+    };
+    assert_eq!(post("one-more").await.pointers(422, "invalid-input"), ["/attributes"]);
+    assert_eq!(server.get("/users/eve").await.body, before);
+    assert_eq!(post("k1").await.status, 201);
+    let attributes = server.get("/users/eve").await.ok()["attributes"].clone();
+    assert_eq!((&attributes["k1"], attributes.as_object().unwrap().len()), (&json!("new"), 64));
+}
+
+#[tokio::test]
+async fn somebody_whose_examples_cannot_be_used_can_be_seen_mended_and_erased() {
+    let mut records = people();
+    for id in ["good", "bad"] {
+        let mut posted = record("zed", "NL", TEXTS[0], TEXTS[1]);
+        posted.id = Some(id.to_owned());
+        if id == "bad" {
+            let message = Message { role: "stranger".into(), content: "Whose-secret-is-this".into() };
+            posted.comparison.prompt = Prompt::Chat(vec![message]);
+        }
+        records.push(posted);
+    }
+    let server = Server::with_people_on(records, chat_backbone(), Limits::default()).await;
+    let profile = server.get("/users/zed").await.ok();
+    for (model, state) in profile["states"].as_object().unwrap() {
+        assert_eq!(state["unusable"].is_string(), model.starts_with("lore@"), "{state}");
+        assert!(!state.to_string().contains("Whose-secret"), "{state}");
+    }
+    let post = async || {
+        server.post("/users/zed/examples", &json!({"examples": [example(TEXTS[2], TEXTS[3])]})).await
+    };
+    post().await.problem(422, "unusable-examples");
+    assert_eq!(server.get("/users/zed").await.ok()["examples"], 2);
+    assert_eq!(server.delete("/users/zed/examples/bad").await.status, 204);
+    assert_eq!(post().await.status, 201);
+    assert_eq!(server.score(&body(&json!({"user_id": "zed"}))).await.ok()["user"]["examples"], 2);
+    assert_eq!(server.delete("/users/zed").await.status, 204);
+    assert!(!server.log.text().contains("Whose-secret"));
 }
 
 #[tokio::test]
@@ -216,8 +268,7 @@ async fn a_profile_tells_what_is_believed_and_how_often_it_was_right() {
 #[tokio::test]
 async fn nothing_is_left_of_an_erased_person() {
     let options = BackboneOptions { sessions: 1, ..BackboneOptions::default() };
-    let server =
-        Server::with_people_on(people(), open_backbone(&options), polyreward_http::Limits::default()).await;
+    let server = Server::with_people_on(people(), open_backbone(&options), Limits::default()).await;
     let population = rewards(&server, json!({})).await;
     let entries = || server.backbone.cache_stats().entries;
     let at_first = entries();

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{attribute_faults, rfc3339, unknown_user};
+use super::{rfc3339, unknown_user};
 use crate::{
     auth::Authorized,
-    entry::{Check, PromptText},
+    entry::{Check, PromptText, attribute_faults},
     extract::{HashedJsonBody, PathText, path_id},
     limits::{Deadline, Limits},
     page::{Page, bad_cursor},
@@ -205,7 +205,7 @@ impl LearnRequest {
             return Err(Problem::new(ProblemType::TooManyTexts).detail(detail).limit("max_batch", max));
         }
         let attributes = self.attributes.unwrap_or_default();
-        let mut faults = attribute_faults(&attributes);
+        let mut faults = attribute_faults("/attributes", &attributes);
         if self.examples.is_empty() {
             faults.push(InputFault::new("/examples", "has at least one entry"));
         }
@@ -290,6 +290,7 @@ fn learn_problem(error: &LearnError) -> Problem {
         LearnError::TooMany { limit, .. } => {
             Problem::new(ProblemType::TooManyExamples).detail(error).limit("max_examples", *limit)
         }
+        LearnError::Attributes(why) => Problem::invalid(vec![InputFault::new("/attributes", why)]),
         LearnError::OtherRequest => Problem::new(ProblemType::IdempotencyConflict).detail(error),
         LearnError::Unusable(why) => {
             Problem::new(ProblemType::UnusableExamples).detail(format!("{error}: {why}"))

@@ -179,7 +179,7 @@ async fn each_example_is_predicted_as_it_would_have_been_scored_just_before() {
     }
     let at_once = learn(&server, "at-once", &list).await;
     let said = numbers_of(&at_once);
-    assert!(said.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{said:?} {expected:?}");
+    assert!(same(&said, &expected), "{said:?} {expected:?}");
     assert_eq!(at_once["state_version"], last["state_version"]);
     let predictions = at_once["predictions"].as_array().unwrap();
     for (prediction, at) in predictions.iter().zip(0..) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::Method;
+use polyreward_domain::TenantId;
 use polyreward_http::Limits;
 use polyreward_storage::Storage;
 use polyreward_storage_sqlite::SqliteStorage;
@@ -155,4 +156,33 @@ async fn a_state_that_cannot_be_stored_costs_nobody_their_reward() {
     watched.outage.begin_after(3);
     assert_eq!(ask().await.ok()["results"], expected["results"]);
     assert!(!watched.outage.was_noticed());
+}
+
+#[tokio::test]
+async fn a_post_that_waits_too_long_for_another_writer_is_stored_once_however_often_it_is_repeated() {
+    let server = Server::with_people(people()).await;
+    let scored = server.score(&body(&json!({"user_id": "bob"}))).await.ok();
+    let writer = server.storage.begin(&TenantId::default()).await.unwrap();
+    let post = async |timeout_ms: &'static str| {
+        let body = json!({"examples": examples()}).to_string();
+        let mut request = json_request(Method::POST, "/users/eve/examples", body);
+        request.headers_mut().insert("idempotency-key", "only-once".parse().unwrap());
+        request.headers_mut().insert("x-request-timeout-ms", timeout_ms.parse().unwrap());
+        server.send(request).await
+    };
+    for _ in 0..3 {
+        post("50").await.problem(503, "deadline-exceeded");
+    }
+    // Readers wait for no writer.
+    assert_eq!(server.score(&body(&json!({"user_id": "bob"}))).await.ok()["results"], scored["results"]);
+    server.get("/users/eve").await.problem(404, "unknown-user");
+    server.get("/users").await.ok();
+    drop(writer);
+    let reply = post("60000").await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["accepted"]), (201, &json!(3)));
+    let user = server.get("/users/eve").await.ok();
+    assert_eq!((&user["examples"], &user["state_version"]), (&json!(3), &reply.json()["state_version"]));
+    for state in user["states"].as_object().unwrap().values() {
+        assert_eq!(state["accuracy"]["n"], 3, "{state}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use polyreward_domain::{Message, Prompt, check_text};
+use polyreward_domain::{Attributes, Message, Prompt, check_attributes, check_text};
 use serde::{
     Deserialize, Deserializer,
     de::{SeqAccess, Visitor},
@@ -87,6 +87,15 @@ impl<'de> Deserialize<'de> for PromptText {
 
         deserializer.deserialize_any(TextOrChat)
     }
+}
+
+/// What is wrong with attributes at a place of the body.
+pub(crate) fn attribute_faults(at: &str, attributes: &Attributes) -> Vec<InputFault> {
+    let fault = |(key, error): (Option<&str>, _)| {
+        let below = key.map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1")));
+        InputFault::new(format!("{at}{}", below.unwrap_or_default()), error)
+    };
+    check_attributes(attributes).err().map(fault).into_iter().collect()
 }
 
 /// Collects the faults of one entry.

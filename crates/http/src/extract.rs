@@ -3,7 +3,10 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use axum::{
-    extract::{FromRef, FromRequest, FromRequestParts, Request},
+    extract::{
+        FromRef, FromRequest, FromRequestParts, Path as UrlPath, Request, path::ErrorKind,
+        rejection::PathRejection,
+    },
     http::{HeaderMap, header, request::Parts},
 };
 use serde::de::{DeserializeOwned, IgnoredAny, IntoDeserializer};
@@ -87,6 +90,34 @@ where
         Ok(parts.extensions.get::<Self>().copied().unwrap_or_else(from_now))
     }
 }
+
+/// Parts of the path as text; one that is not UTF-8 is refused by name.
+pub(crate) struct PathText<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for PathText<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let rejection = match UrlPath::<T>::from_request_parts(parts, state).await {
+            Ok(UrlPath(text)) => return Ok(Self(text)),
+            Err(rejection) => rejection,
+        };
+        if let PathRejection::FailedToDeserializePathParams(error) = &rejection
+            && let ErrorKind::InvalidUtf8InPathParam { key } = error.kind()
+            && let Some(name) = PATH_PARAMETERS.into_iter().find(|name| name == key)
+        {
+            return Err(Problem::parameters(vec![(name, "is not UTF-8".to_owned())]));
+        }
+        Err(Problem::internal(&rejection))
+    }
+}
+
+/// Names of the parts of paths that are not fixed.
+const PATH_PARAMETERS: [&str; 3] = ["user_id", "example_id", "file"];
 
 /// A part of the path as an id; one that no row can have is refused by name.
 pub(crate) fn path_id<T: FromStr<Err: fmt::Display>>(name: &'static str, text: &str) -> Result<T, Problem> {

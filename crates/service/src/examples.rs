@@ -9,7 +9,8 @@ use std::{collections::HashSet, error::Error, sync::Arc, time::Instant};
 
 use polyreward_backbone::{Backbone, BackboneError, EmbedInput, InputError};
 use polyreward_domain::{
-    Attributes, Comparison, ExampleId, ModelRef, Overflow, StateVersion, TenantId, TextForms, UserId,
+    AttributeError, Attributes, Comparison, ExampleId, ModelRef, Overflow, StateVersion, TenantId, TextForms,
+    UserId, check_attributes,
 };
 use polyreward_heads::HeadError;
 use polyreward_storage::{
@@ -134,6 +135,9 @@ pub enum LearnError {
         /// How many there may be.
         limit: usize,
     },
+    /// The person would have attributes that cannot be kept beside those that are there.
+    #[error("the attributes cannot be kept beside those that are there")]
+    Attributes(#[source] AttributeError),
     /// A request of this name asked for something else.
     #[error("the idempotency key was used for another request")]
     OtherRequest,
@@ -166,7 +170,11 @@ pub enum LearnError {
 impl LearnError {
     fn label(&self) -> &'static str {
         match self {
-            Self::Faults(_) | Self::TooMany { .. } | Self::OtherRequest | Self::Unusable(_) => "refused",
+            Self::Faults(_)
+            | Self::TooMany { .. }
+            | Self::Attributes(_)
+            | Self::OtherRequest
+            | Self::Unusable(_) => "refused",
             Self::DeadlineExceeded
             | Self::Backbone(BackboneError::Overloaded { .. } | BackboneError::DeadlineExceeded) => {
                 "overloaded"
@@ -337,7 +345,9 @@ impl Learner {
             }
         }
         if !faults.is_empty() {
-            faults.dedup();
+            // Once a text, in however many forms it was read.
+            faults.sort_by_key(|fault| (fault.at, fault.rejected));
+            faults.dedup_by_key(|fault| (fault.at, fault.rejected));
             return Err(LearnError::Faults(faults));
         }
         let mut rows = rows.into_iter();
@@ -421,6 +431,7 @@ impl Learner {
         if !query.attributes.is_empty() {
             let mut attributes = user.attributes.clone();
             attributes.extend(query.attributes.clone());
+            check_attributes(&attributes).map_err(|(_key, error)| LearnError::Attributes(error))?;
             transaction.put_attributes(&query.user_id, &attributes).await?;
         }
         let next_position = user.next_position + fresh.len() as u64;

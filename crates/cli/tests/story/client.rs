@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Server, answers};
 
 /// Far longer than any answer takes: a test ends, whatever happens.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Two responses to a prompt.
 pub type Pair<'a> = (&'a str, &'a str, &'a str);

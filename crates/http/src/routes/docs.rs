@@ -3,13 +3,13 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::{
-    extract::Path,
     http::header,
     response::{IntoResponse, Redirect, Response},
 };
 use utoipa_swagger_ui::Config;
 
 use crate::{
+    extract::PathText,
     openapi::openapi_json,
     problem::{Problem, ProblemType},
 };
@@ -47,7 +47,7 @@ pub(crate) async fn index() -> Response {
 }
 
 /// A file of the page.
-pub(crate) async fn file(Path(file): Path<String>) -> Response {
+pub(crate) async fn file(PathText(file): PathText<String>) -> Response {
     serve(&file)
 }
 

@@ -4,11 +4,16 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use polyreward_domain::{Attributes, check_attributes};
 use polyreward_service::Users;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{auth::Authorized, page::Page, problem::Problem};
+use crate::{
+    auth::Authorized,
+    page::{Page, bad_cursor},
+    problem::Problem,
+};
 
 /// A page of groups.
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,6 +49,13 @@ pub(crate) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<GroupPageReply>, Problem> {
     let page = Page::<2>::of(query.as_deref())?;
+    // What no attribute can be is in no cursor of ours; a database may refuse it.
+    let could_be = |[key, value]: &[String; 2]| {
+        check_attributes(&Attributes::from([(key.clone(), value.clone())])).is_ok()
+    };
+    if page.after.as_ref().is_some_and(|after| !could_be(after)) {
+        return Err(bad_cursor());
+    }
     let after = page.after.as_ref().map(|[key, value]| (key.as_str(), value.as_str()));
     let found = users.groups(&caller.0.tenant, after, page.limit + 1).await?;
     let (found, next_cursor) = page.cut(found, |group| [group.key.clone(), group.value.clone()]);

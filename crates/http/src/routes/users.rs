@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use polyreward_domain::{Attributes, UserId, check_attributes};
+use polyreward_domain::{Attributes, UserId};
 use polyreward_service::{Believed, Profile, UserRecord, Users, UsersError, Weight};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -19,9 +19,10 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::Authorized,
-    extract::{JsonBody, path_id},
+    entry::attribute_faults,
+    extract::{JsonBody, PathText, path_id},
     page::{Page, bad_cursor},
-    problem::{InputFault, Problem, ProblemType},
+    problem::{Problem, ProblemType},
 };
 
 /// Somebody whose comparisons are stored.
@@ -187,15 +188,6 @@ pub(super) fn unknown_user() -> Problem {
     Problem::new(ProblemType::UnknownUser)
 }
 
-/// What is wrong with attributes at a place of the body.
-pub(super) fn attribute_faults(attributes: &Attributes) -> Vec<InputFault> {
-    let fault = |(key, error): (Option<&str>, _)| {
-        let below = key.map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1")));
-        InputFault::new(format!("/attributes{}", below.unwrap_or_default()), error)
-    };
-    check_attributes(attributes).err().map(fault).into_iter().collect()
-}
-
 /// Who there is.
 #[utoipa::path(get, path = "/users", tag = "people", operation_id = "list_users", params(
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -220,7 +212,7 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
 ) -> Result<Json<ProfileReply>, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
     let profile = users.profile(&caller.0.tenant, &user_id).await?.ok_or_else(unknown_user)?;
@@ -239,11 +231,11 @@ pub(crate) async fn get(
 pub(crate) async fn put(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     JsonBody(body): JsonBody<PutRequest>,
 ) -> Result<Response, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
-    let faults = attribute_faults(&body.attributes);
+    let faults = attribute_faults("/attributes", &body.attributes);
     if !faults.is_empty() {
         return Err(Problem::invalid(faults));
     }
@@ -263,7 +255,7 @@ pub(crate) async fn put(
 pub(crate) async fn erase(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
 ) -> Result<StatusCode, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
     if users.erase(&caller.writer(), &user_id).await? {

@@ -18,7 +18,7 @@ use crate::{
 
 /// What a route needs of whoever asks, written down once more so that a change of the server's table is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Needs {
+pub enum Needs {
     Nothing,
     AnyKey,
     One(Scope),
@@ -26,7 +26,7 @@ enum Needs {
 
 use Needs::{AnyKey, Nothing, One};
 
-const EXPECTED: [(&str, &str, Needs); 25] = [
+pub const EXPECTED: [(&str, &str, Needs); 25] = [
     ("GET", "/docs", Nothing),
     ("GET", "/groups", One(Scope::Read)),
     ("GET", "/health", Nothing),
@@ -55,7 +55,7 @@ const EXPECTED: [(&str, &str, Needs); 25] = [
 ];
 
 /// A request that the route answers well, where its person and example are there.
-fn to(method: &str, path: &str) -> Request<Body> {
+pub fn to(method: &str, path: &str) -> Request<Body> {
     let body = match (method, path) {
         ("POST", "/score" | "/v1/score") => body(&json!({"user_id": "ada"})),
         ("POST", "/users/{user_id}/queries") => {

@@ -126,3 +126,71 @@ fn a_mutated_body_is_answered_or_refused_and_never_breaks_the_server() {
         }
     });
 }
+
+/// A route that takes a body, and a body that it takes.
+fn good_of_people() -> impl Strategy<Value = (Method, &'static str, Value)> {
+    let example = json!({"prompt": "Name a fish.", "chosen": "A trout.", "rejected": "Fish.", "strength": 2.0,
+        "label_confidence": 0.9, "rationale": "shorter", "id": "one"});
+    let chat = json!({"prompt": [{"role": "user", "content": "Name a fish."}], "chosen": "A trout.", "rejected": ""});
+    let pair = json!({"prompt": "Name a fish.", "response_a": "A trout.", "response_b": "Fish."});
+    prop::sample::select(vec![
+        (
+            Method::POST,
+            "/users/ada/examples",
+            json!({"attributes": {"country": "UK"}, "examples": [example, chat]}),
+        ),
+        (Method::PUT, "/users/ada", json!({"attributes": {"country": "UK", "age": "25-34"}})),
+        (
+            Method::POST,
+            "/users/ada/queries",
+            json!({"model": "lore", "limit": 1, "on_overflow": "error", "pairs": [pair, pair]}),
+        ),
+    ])
+}
+
+#[test]
+fn a_mutated_body_about_people_is_taken_or_refused_and_changes_nothing_when_refused() {
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(Server::with_people(Vec::new()));
+    runtime.block_on(server.put("/users/ada", &json!({"attributes": {}})));
+    let state = || runtime.block_on(server.get("/users/ada"));
+    let changes = prop::collection::vec(change(), 0..4);
+    let config = ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |((method, path, body) in good_of_people(), changes in changes)| {
+        let bytes = apply(body, &changes);
+        let before = state();
+        prop_assert_eq!(before.status.as_u16(), 200, "{}", before.text());
+        let reply = runtime.block_on(server.send(json_request(method, path, bytes.clone())));
+        let text = String::from_utf8_lossy(&bytes);
+        prop_assert!(reply.status.as_u16() < 500, "{path} {}: {text}", reply.status);
+        let json = reply.json();
+        if !reply.status.is_success() {
+            prop_assert_eq!(reply.header("content-type"), "application/problem+json");
+            prop_assert!(json["type"].as_str().unwrap().starts_with("/problems/"), "{json}");
+            prop_assert_eq!(before.body, state().body);
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_path_and_query_is_answered_or_refused(
+        id in prop_oneof!["[ -~]{0,12}", "(%[0-9a-fA-F]{2}){0,4}"],
+        query in prop_oneof!["[ -~]{0,12}", "(cursor|limit)=(%[0-9a-fA-F]{2}|[A-Za-z0-9_=-]){0,12}"],
+    ) {
+        let runtime = Runtime::new().unwrap();
+        let server = runtime.block_on(Server::new());
+        for path in [format!("/users/{id}?{query}"), format!("/users/{id}/examples?{query}"), format!("/users?{query}"), format!("/groups?{query}")] {
+            if path.parse::<axum::http::Uri>().is_err() {
+                continue;
+            }
+            let reply = runtime.block_on(server.get(&path));
+            prop_assert!(reply.status.as_u16() < 500, "{path} {}", reply.text());
+            if !reply.status.is_success() {
+                prop_assert_eq!(reply.header("content-type"), "application/problem+json", "{}", path);
+            }
+        }
+    }
+}

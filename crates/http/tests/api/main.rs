@@ -1,11 +1,13 @@
 //! The router as clients meet it, on a real encoder (tiny, random weights) and a real model folder.
 
 mod auth;
+mod examples;
 mod fixture;
 mod fuzz;
 mod models;
 mod openapi;
 mod operation;
+mod outage;
 mod people;
 mod queries;
 mod refusals;
@@ -13,3 +15,4 @@ mod score;
 mod serving;
 mod states;
 mod storage;
+mod users;

@@ -131,6 +131,14 @@ async fn an_audience_of_nobody_and_too_many_rewards_are_refused() {
     let server = Server::with_people(people()).await;
     let nobody = body(&json!({"audience": {"group": {"country": "FR"}}}));
     assert_eq!(server.score(&nobody).await.pointers(422, "invalid-input"), ["/audience/group"]);
+    for (group, pointer) in [
+        (json!({"country": "\0"}), "/audience/group/country"),
+        (json!({"\0": "UK"}), "/audience/group"),
+        (json!({"a/b": ""}), "/audience/group/a~1b"),
+    ] {
+        let asked = body(&json!({"audience": {"group": group}}));
+        assert_eq!(server.score(&asked).await.pointers(422, "invalid-input"), [pointer]);
+    }
     let many = json!({"model": "lore", "user_ids": vec!["ada"; 16_384],
         "items": [{"prompt": "", "responses": vec![""; 300]}]});
     let problem = server.score(&many).await.problem(413, "too-many-rewards");

@@ -144,3 +144,59 @@ async fn a_text_that_cannot_be_read_fails_the_request_by_its_name() {
     let unknown = AskQuery { model: Some("nobody".parse().unwrap()), ..query };
     assert!(matches!(asker.rank(&TenantId::default(), unknown).await, Err(ScoreError::Model(_))));
 }
+
+#[tokio::test]
+async fn over_http_the_most_telling_pairs_come_first() {
+    let server = Server::with_people(people()).await;
+    let pair = |a: &str, b: &str| json!({"prompt": "Name a fish.", "response_a": a, "response_b": b});
+    let pairs = [pair(TEXTS[1], TEXTS[1]), pair(TEXTS[0], TEXTS[3]), pair(TEXTS[0], TEXTS[1])];
+    let ask = async |user_id: &str, more: serde_json::Value| {
+        let mut body = json!({"model": "lore", "pairs": pairs});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post(&format!("/users/{user_id}/queries"), &body).await
+    };
+    let all = ask("eve", json!({})).await.ok();
+    insta::assert_json_snapshot!(all, {
+        ".model" => "lore@[version]",
+        ".queries[].information_gain" => "[number]",
+        ".queries[].preference" => "[number]",
+        ".queries[].uncertainty" => "[number]",
+        ".usage.embeddings_cached" => "[count]",
+    });
+    let gains: Vec<f64> = all["queries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|query| query["information_gain"].as_f64().unwrap())
+        .collect();
+    assert!(
+        gains.windows(2).all(|pair| pair[0] >= pair[1]) && gains[0] > 0.0 && gains[2] == 0.0,
+        "{gains:?}"
+    );
+    let first = ask("eve", json!({"limit": 1})).await.ok();
+    assert_eq!(first["queries"].as_array().unwrap()[..], all["queries"].as_array().unwrap()[..1]);
+    assert_eq!(
+        ask("ada", json!({})).await.ok()["user"],
+        json!({"user_id": "ada", "examples": 3, "known": true})
+    );
+    // Nothing is stored of who was only asked about.
+    server.get("/users/eve").await.problem(404, "unknown-user");
+
+    let cases = [
+        (json!({"limit": 0}), "invalid-input", "/limit"),
+        (json!({"pairs": []}), "invalid-input", "/pairs"),
+        (json!({"pairs": [pair("\0", "")]}), "invalid-input", "/pairs/0/response_a"),
+        (json!({"model": "NO"}), "invalid-input", "/model"),
+        (json!({"model": "nobody"}), "unknown-model", "/model"),
+        (json!({"on_overflow": "no"}), "invalid-input", "/on_overflow"),
+        (json!({"user_id": "eve"}), "invalid-input", "/user_id"),
+        (
+            json!({"on_overflow": "error", "pairs": [pair("", &"fish ".repeat(5000))]}),
+            "invalid-input",
+            "/pairs/0/response_b",
+        ),
+    ];
+    for (more, kind, pointer) in cases {
+        assert_eq!(ask("eve", more).await.pointers(422, kind), [pointer]);
+    }
+}

@@ -209,6 +209,8 @@ async fn paths_and_methods_that_are_not_there_are_problems() {
     for path in ["/", "/nothing", "/score/", "/docs/nothing.js", "/users/ada/fish"] {
         server.get(path).await.problem(404, "not-found");
     }
+    let problem = server.get("/docs/%ff").await.problem(400, "invalid-parameter");
+    assert_eq!(problem["errors"][0]["parameter"], "file");
     let reply = server.get("/score").await;
     reply.problem(405, "method-not-allowed");
     assert_eq!(reply.header("allow"), "POST");

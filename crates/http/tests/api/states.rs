@@ -4,34 +4,35 @@ use std::sync::Arc;
 
 use axum::{body::Body, http::Method};
 use futures::{FutureExt, future::join_all};
-use polyreward_backbone::BackboneOptions;
-use polyreward_domain::{Message, Prompt};
+use polyreward_backbone::{Backbone, BackboneOptions};
+use polyreward_domain::{Message, Prompt, TenantId};
 use polyreward_http::Limits;
 use polyreward_service::Rebuilt;
 use polyreward_storage::Storage;
 use polyreward_storage_sqlite::SqliteStorage;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{
     fixture::{Reply, Server, backbone, chat_backbone, json_request, open_backbone, open_database, store},
     people::{TEXTS, body, numbers, people, record},
-    storage::Watched,
+    storage::{Held, Watched},
 };
 
-type Held = Arc<Watched<SqliteStorage>>;
+type Database = Arc<Watched<SqliteStorage>>;
 
-/// People of whom ada's examples come only when they are let through.
-async fn held_with(limits: Limits) -> (Held, Server) {
+/// People of whom what is read of ada comes only when it is let through.
+async fn held_with(what: Held, backbone: Backbone, limits: Limits) -> (Database, Server) {
     let database = Arc::new(tempfile::tempdir().unwrap());
     let storage = open_database(&database).await;
-    store(&(Arc::new(storage.clone()) as Arc<dyn Storage>), &backbone(), people()).await;
-    let held = Arc::new(Watched::holding(storage, "ada"));
-    let server = Server::over(database, held.clone(), backbone(), limits);
+    store(&(Arc::new(storage.clone()) as Arc<dyn Storage>), &backbone, people()).await;
+    let held = Arc::new(Watched::holding(storage, "ada", what));
+    let server = Server::over(database, held.clone(), backbone, limits);
     (held, server)
 }
 
-async fn held() -> (Held, Server) {
-    held_with(Limits::default()).await
+async fn held() -> (Database, Server) {
+    held_with(Held::Evidence, backbone(), Limits::default()).await
 }
 
 fn of(user_id: &str) -> Value {
@@ -158,7 +159,7 @@ async fn people_are_learned_ahead_and_then_known() {
     let mut progress = Vec::new();
     let registered = registry.unwrap().registered();
     let rebuilt = server.people.rebuild(&registered, &mut |done| progress.push(done)).await.unwrap();
-    assert_eq!((rebuilt, progress), (Rebuilt { states: 3, unusable: 0 }, vec![3]));
+    assert_eq!((rebuilt, progress), (Rebuilt { states: 3, unusable: 0, pruned: 0 }, vec![3]));
     server.score(&of("ada")).await.ok();
     assert_eq!(held.reads(), 1);
 }
@@ -172,7 +173,8 @@ async fn a_deadline_that_passed_is_a_503_though_everything_is_known() {
 
 #[tokio::test]
 async fn numbers_that_find_no_room_are_refused_and_room_is_given_back() {
-    let (held, server) = held_with(Limits { max_pending_cells: 256, ..Limits::default() }).await;
+    let limits = Limits { max_pending_cells: 256, ..Limits::default() };
+    let (held, server) = held_with(Held::Evidence, backbone(), limits).await;
     let (ada, bob) = (of("ada"), of("bob"));
     {
         let mut asking = std::pin::pin!(server.score(&ada));
@@ -185,4 +187,99 @@ async fn numbers_that_find_no_room_are_refused_and_room_is_given_back() {
     held.gate.add_permits(1);
     server.score(&bob).await.ok();
     server.score(&ada).await.ok();
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_who_was_erased_while_their_state_was_derived() {
+    for what in [Held::Evidence, Held::Texts] {
+        let options = BackboneOptions { sessions: 1, ..BackboneOptions::default() };
+        let (held, server) = held_with(what, open_backbone(&options), Limits::default()).await;
+        let request =
+            json!({"model": "lore", "user_id": "ada", "items": [{"prompt": "", "responses": ["x"]}]});
+        let asking = async {
+            // The answer is that of the moment at which it was asked for, or of the one after.
+            server.score(&request).await.ok();
+        };
+        let erasing = async {
+            while held.reads() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(server.delete("/users/ada").await.status, 204);
+            held.gate.add_permits(1);
+        };
+        futures::future::join(asking, erasing).await;
+        assert!(!server.people.remembers(&TenantId::default(), &"ada".parse().unwrap()), "{what:?}");
+        // Her texts are not in the cache of embeddings: reading them takes the backbone.
+        let misses = server.backbone.cache_stats().misses;
+        server.score(&body(&json!({}))).await.ok();
+        assert_eq!(server.backbone.cache_stats().misses - misses, TEXTS.len() as u64, "{what:?}");
+        assert_eq!(server.score(&request).await.ok()["user"]["known"], false);
+        server.get("/users/ada").await.problem(404, "unknown-user");
+    }
+}
+
+#[tokio::test]
+async fn whoever_another_process_erases_leaves_this_ones_memory() {
+    let (held, server) = held().await;
+    held.gate.add_permits(100);
+    let announce = held.announce();
+    let people = Arc::clone(&server.people);
+    let following = tokio::spawn(async move { people.follow_erasures().await });
+    let (tenant, ada, bob) = (TenantId::default(), "ada".parse().unwrap(), "bob".parse().unwrap());
+    let remembered = |who| server.people.remembers(&tenant, who);
+    // It begins by forgetting whom it may have missed; what is kept after that stays.
+    let until = async |holds: &dyn Fn() -> bool| {
+        let wait = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("it is heard of");
+    };
+    until(&|| held.is_listened_to()).await;
+    for user_id in ["ada", "bob"] {
+        server.score(&of(user_id)).await.ok();
+    }
+    until(&|| remembered(&ada) && remembered(&bob)).await;
+    let mut digest = Sha256::new();
+    for part in ["default", "ada"] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    announce.send(Some(digest.finalize().into())).unwrap();
+    until(&|| !remembered(&ada)).await;
+    assert!(remembered(&bob));
+    announce.send(None).unwrap();
+    until(&|| !remembered(&bob)).await;
+    following.abort();
+}
+
+#[tokio::test]
+async fn a_large_group_is_read_again_when_somebodys_examples_change() {
+    let crowd = 300;
+    let records = (0..crowd).map(|n| record(&format!("person-{n}"), "UK", TEXTS[n % 3], TEXTS[3])).collect();
+    let database = Arc::new(tempfile::tempdir().unwrap());
+    let storage = open_database(&database).await;
+    store(&(Arc::new(storage.clone()) as Arc<dyn Storage>), &backbone(), records).await;
+    let watched = Arc::new(Watched::new(storage));
+    let server = Server::over(database, watched.clone(), backbone(), Limits::default());
+    let everybody = body(&json!({"audience": {"group": {"country": "UK"}}}));
+    let ask = async || {
+        let reply = server.score(&everybody).await;
+        let version = reply.header("x-user-state-version").to_owned();
+        (reply.ok()["audience"]["users"].as_u64().unwrap(), version)
+    };
+    let reads = || watched.crowds_read.load(std::sync::atomic::Ordering::SeqCst);
+    let first = ask().await;
+    assert_eq!((first.0, reads()), (crowd as u64, 1));
+    assert_eq!((ask().await, reads()), (first.clone(), 1));
+    let example = json!({"examples": [{"prompt": "Name a fish.", "chosen": TEXTS[3], "rejected": TEXTS[0]}]});
+    let added = server.post("/users/person-7/examples", &example).await;
+    assert_eq!(added.status, 201, "{}", added.text());
+    let second = ask().await;
+    assert_eq!((second.0, reads()), (crowd as u64, 2));
+    assert_ne!(second.1, first.1);
+    let left = server.send(json_request(Method::DELETE, "/users/person-7", Body::empty())).await;
+    assert_eq!(left.status, 204);
+    assert_eq!((ask().await.0, reads()), (crowd as u64 - 1, 3));
 }

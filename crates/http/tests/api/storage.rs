@@ -3,20 +3,23 @@
 use std::{
     fmt::Debug,
     sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use polyreward_domain::{Attributes, ExampleId, ModelRef, StateVersion, TenantId, TextForms, UserId};
 use polyreward_storage::{
-    AuditEntry, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, KeyHash, KeyId, KeyRecord, Keys,
-    ModelKey, ModelTally, NewExample, PersonSummary, Prediction, Reads, Storage, StorageError, StoredExample,
-    StoredState, Transaction, UserRecord,
+    AuditEntry, Crowd, Erasures, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, KeyHash, KeyId,
+    KeyRecord, Keys, ModelKey, ModelTally, NewExample, PersonSummary, Prediction, Reads, Storage,
+    StorageError, StoredExample, StoredState, SubjectHash, Transaction, UserRecord,
 };
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{
+    Semaphore,
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
 
 /// Calls that a database still answers.
 #[derive(Debug, Clone)]
@@ -47,30 +50,65 @@ impl Outage {
     }
 }
 
+/// What is held back after it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Examples without their texts.
+    Evidence,
+    /// The texts of examples.
+    Texts,
+}
+
 /// A database whose calls can be watched, held back and refused.
 #[derive(Debug)]
 pub struct Watched<S> {
     inner: S,
     pub outage: Outage,
-    /// Whose examples are read only when they are let through.
-    held: Option<UserId>,
+    /// Of whom what is read comes only when it is let through.
+    held: Option<(UserId, Held)>,
     pub gate: Semaphore,
     reads: AtomicUsize,
+    /// How often the members of a group were read.
+    pub crowds_read: AtomicUsize,
+    announced: Mutex<Option<UnboundedReceiver<Option<SubjectHash>>>>,
+    listened_to: Arc<AtomicBool>,
 }
 
 impl<S: Storage> Watched<S> {
     pub fn new(inner: S) -> Self {
         let (gate, reads) = (Semaphore::new(0), AtomicUsize::new(0));
-        Self { inner, outage: Outage::none(), held: None, gate, reads }
+        let (crowds_read, announced) = (AtomicUsize::new(0), Mutex::new(None));
+        let listened_to = Arc::default();
+        Self { inner, outage: Outage::none(), held: None, gate, reads, crowds_read, announced, listened_to }
     }
 
-    pub fn holding(inner: S, user_id: &str) -> Self {
-        Self { held: Some(user_id.parse().expect("the id of a user")), ..Self::new(inner) }
+    /// Whether somebody waits for announcements.
+    pub fn is_listened_to(&self) -> bool {
+        self.listened_to.load(Ordering::SeqCst)
     }
 
-    /// How often the examples of whoever is held were read.
+    /// Says on behalf of another process who is erased; none where some may have been missed.
+    pub fn announce(&self) -> UnboundedSender<Option<SubjectHash>> {
+        let (announce, announced) = unbounded_channel();
+        *self.announced.lock().expect("no panic while it is held") = Some(announced);
+        announce
+    }
+
+    pub fn holding(inner: S, user_id: &str, held: Held) -> Self {
+        let held = Some((user_id.parse().expect("the id of a user"), held));
+        Self { held, ..Self::new(inner) }
+    }
+
+    /// How often what is held was read.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
+    }
+
+    async fn hold(&self, user_id: &UserId, what: Held) {
+        if self.held.as_ref().is_some_and(|(held, of_them)| held == user_id && *of_them == what) {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            drop(self.gate.acquire().await.expect("the gate is never closed"));
+        }
     }
 }
 
@@ -92,7 +130,13 @@ impl<S: Storage> Reads for Watched<S> {
         limit: usize,
     ) -> Result<Vec<PersonSummary>, StorageError> {
         self.outage.check()?;
+        self.crowds_read.fetch_add(1, Ordering::SeqCst);
         self.inner.members(tenant, group, limit).await
+    }
+
+    async fn crowd(&self, tenant: &TenantId, group: &Attributes) -> Result<Crowd, StorageError> {
+        self.outage.check()?;
+        self.inner.crowd(tenant, group).await
     }
 
     async fn user(&self, tenant: &TenantId, user_id: &UserId) -> Result<Option<UserRecord>, StorageError> {
@@ -138,7 +182,9 @@ impl<S: Storage> Reads for Watched<S> {
         example_ids: &[ExampleId],
     ) -> Result<Vec<StoredExample>, StorageError> {
         self.outage.check()?;
-        self.inner.examples_by_id(tenant, user_id, example_ids).await
+        let texts = self.inner.examples_by_id(tenant, user_id, example_ids).await;
+        self.hold(user_id, Held::Texts).await;
+        texts
     }
 
     async fn evidence(
@@ -149,11 +195,9 @@ impl<S: Storage> Reads for Watched<S> {
         forms: TextForms,
     ) -> Result<Vec<Evidence>, StorageError> {
         self.outage.check()?;
-        if self.held.as_ref() == Some(user_id) {
-            self.reads.fetch_add(1, Ordering::SeqCst);
-            drop(self.gate.acquire().await.expect("the gate is never closed"));
-        }
-        self.inner.evidence(tenant, user_id, backbone, forms).await
+        let evidence = self.inner.evidence(tenant, user_id, backbone, forms).await;
+        self.hold(user_id, Held::Evidence).await;
+        evidence
     }
 
     async fn state(
@@ -213,6 +257,17 @@ impl<S: Storage> Storage for Watched<S> {
         Ok(Box::new(WatchedTransaction { inner, outage: self.outage.clone() }))
     }
 
+    async fn erasures(&self) -> Result<Option<Box<dyn Erasures>>, StorageError> {
+        let announced = self.announced.lock().expect("no panic while it is held").take();
+        let listened_to = Arc::clone(&self.listened_to);
+        Ok(announced.map(|heard| -> Box<dyn Erasures> { Box::new(Announced { heard, listened_to }) }))
+    }
+
+    async fn prune_states(&self, tenant: &TenantId, kept: &[ModelKey]) -> Result<u64, StorageError> {
+        self.outage.check()?;
+        self.inner.prune_states(tenant, kept).await
+    }
+
     async fn ping(&self) -> Result<(), StorageError> {
         self.outage.check()?;
         self.inner.ping().await
@@ -228,6 +283,20 @@ impl<S: Storage> Storage for Watched<S> {
     }
 }
 
+/// What another process would announce.
+struct Announced {
+    heard: UnboundedReceiver<Option<SubjectHash>>,
+    listened_to: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Erasures for Announced {
+    async fn next(&mut self) -> Result<Option<SubjectHash>, StorageError> {
+        self.listened_to.store(true, Ordering::SeqCst);
+        self.heard.recv().await.ok_or_else(|| StorageError::Unavailable("the test is over".into()))
+    }
+}
+
 struct WatchedTransaction {
     inner: Box<dyn Transaction>,
     outage: Outage,
@@ -235,6 +304,11 @@ struct WatchedTransaction {
 
 #[async_trait]
 impl Transaction for WatchedTransaction {
+    async fn announce_erasure(&mut self, subject: &SubjectHash) -> Result<(), StorageError> {
+        self.outage.check()?;
+        self.inner.announce_erasure(subject).await
+    }
+
     async fn hold_or_create_user(
         &mut self,
         user_id: &UserId,

@@ -166,7 +166,7 @@ impl Derivation {
         let is_stored = matches!(stored, Ok(Some(_)));
         let outcome = match stored {
             Ok(Some(resolved)) => Ok((key.version, Ok(resolved))),
-            Ok(None) => self.derive(&model, &key).await,
+            Ok(None) => self.derive(&model, &key, since).await,
             Err(error) => Err(error),
         };
         let label = match &outcome {
@@ -197,20 +197,26 @@ impl Derivation {
     }
 
     /// What is to be kept, under the version of the examples as they were read.
-    async fn derive(&self, model: &Arc<Model>, key: &StateKey) -> Result<(StateVersion, Kept), StatesError> {
+    async fn derive(
+        &self,
+        model: &Arc<Model>,
+        key: &StateKey,
+        since: Erasures,
+    ) -> Result<(StateVersion, Kept), StatesError> {
         let StateKey { tenant, user_id, .. } = key;
         let forms = model.head.text_forms();
         let mut evidence = self.storage.evidence(tenant, user_id, &self.backbone.info().hash, forms).await?;
+        let embedded = self.complete(tenant, user_id, &mut evidence, forms, since).await?;
         let votes: Vec<Vote> = evidence.iter().map(Vote::from).collect();
         let version = version_of(votes.iter().copied());
+        let embedded = match embedded {
+            Ok(embedded) => embedded,
+            Err(error) => return Ok((version, Err(Unusable::Text(error)))),
+        };
         let person = Person { user_id: Arc::clone(user_id), version, examples: evidence.len() };
         if !person.is_known() {
             return Ok((version, Ok(Resolved { person, state: None })));
         }
-        let embedded = match self.complete(tenant, user_id, &mut evidence, forms).await? {
-            Ok(embedded) => embedded,
-            Err(error) => return Ok((version, Err(Unusable::Text(error)))),
-        };
         let adapted = {
             let model = Arc::clone(model);
             tokio::task::spawn_blocking(move || {
@@ -247,13 +253,15 @@ impl Derivation {
         }
     }
 
-    /// Embeds the texts of the examples that have no embedding under this backbone yet.
+    /// Embeds the texts of the examples that have no embedding under this backbone yet, and leaves out those that were
+    /// erased since they were read. `since` is from before that.
     async fn complete(
         &self,
         tenant: &TenantId,
         user_id: &UserId,
-        evidence: &mut [Evidence],
+        evidence: &mut Vec<Evidence>,
         forms: TextForms,
+        since: Erasures,
     ) -> Result<Result<Embeddings, InputError>, StatesError> {
         let dim = self.backbone.info().dim;
         let lacking: Vec<ExampleId> = evidence
@@ -267,6 +275,10 @@ impl Derivation {
         let examples = self.storage.examples_by_id(tenant, user_id, &lacking).await?;
         let inputs: Vec<EmbedInput> = examples.iter().flat_map(|example| inputs_of(example, forms)).collect();
         let embedded = self.embed(&inputs).await.map_err(|error| StatesError::Backbone(Arc::new(error)))?;
+        if self.erasures() != since {
+            // Whoever was erased may be whose texts these are: their cached embeddings were forgotten before these came.
+            self.backbone.forget(&inputs);
+        }
         let rows: Result<Vec<Embedded>, InputError> = embedded.into_iter().collect();
         let mut rows = match rows {
             Ok(rows) => rows.into_iter(),
@@ -281,6 +293,7 @@ impl Derivation {
                 one.embeddings.clone_from(embeddings);
             }
         }
+        evidence.retain(|one| !lacks(&one.embeddings, forms, dim));
         Ok(Ok(embeddings))
     }
 
@@ -291,9 +304,9 @@ impl Derivation {
         user_id: &UserId,
         forms: TextForms,
     ) -> Result<Result<(), InputError>, StatesError> {
-        let backbone = &self.backbone.info().hash;
+        let (backbone, since) = (&self.backbone.info().hash, self.erasures());
         let mut evidence = self.storage.evidence(tenant, user_id, backbone, forms).await?;
-        let embedded = match self.complete(tenant, user_id, &mut evidence, forms).await? {
+        let embedded = match self.complete(tenant, user_id, &mut evidence, forms, since).await? {
             Ok(embedded) => embedded,
             Err(error) => return Ok(Err(error)),
         };

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::{
-    entry::{Check, PromptText},
+    entry::{Check, PromptText, attribute_faults},
     extract::known_word,
     limits::{Deadline, Limits},
     problem::{InputFault, Problem, ProblemType},
@@ -320,6 +320,7 @@ fn whose(
         if none || distinct.len() < aggregates.len() {
             faults.push(InputFault::new("/audience/aggregate", "names at least one, and none twice"));
         }
+        faults.extend(attribute_faults("/audience/group", &group));
         return Whose::Audience { group, aggregates };
     }
     optional.check("/user_id", user_id, str::parse::<UserId>).map_or(Whose::Population, Whose::User)

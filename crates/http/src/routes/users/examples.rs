@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{attribute_faults, rfc3339, unknown_user};
+use super::{rfc3339, unknown_user};
 use crate::{
     auth::Authorized,
-    entry::{Check, PromptText},
-    extract::{HashedJsonBody, path_id},
+    entry::{Check, PromptText, attribute_faults},
+    extract::{HashedJsonBody, PathText, path_id},
     limits::{Deadline, Limits},
     page::{Page, bad_cursor},
     problem::{InputFault, Problem, ProblemType},
@@ -205,7 +205,7 @@ impl LearnRequest {
             return Err(Problem::new(ProblemType::TooManyTexts).detail(detail).limit("max_batch", max));
         }
         let attributes = self.attributes.unwrap_or_default();
-        let mut faults = attribute_faults(&attributes);
+        let mut faults = attribute_faults("/attributes", &attributes);
         if self.examples.is_empty() {
             faults.push(InputFault::new("/examples", "has at least one entry"));
         }
@@ -290,6 +290,7 @@ fn learn_problem(error: &LearnError) -> Problem {
         LearnError::TooMany { limit, .. } => {
             Problem::new(ProblemType::TooManyExamples).detail(error).limit("max_examples", *limit)
         }
+        LearnError::Attributes(why) => Problem::invalid(vec![InputFault::new("/attributes", why)]),
         LearnError::OtherRequest => Problem::new(ProblemType::IdempotencyConflict).detail(error),
         LearnError::Unusable(why) => {
             Problem::new(ProblemType::UnusableExamples).detail(format!("{error}: {why}"))
@@ -321,7 +322,7 @@ pub(crate) async fn add(
     caller: Authorized,
     State(learner): State<Learner>,
     State(limits): State<Arc<Limits>>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     headers: HeaderMap,
     deadline: Deadline,
     HashedJsonBody { value: body, sha256 }: HashedJsonBody<LearnRequest>,
@@ -357,7 +358,7 @@ pub(crate) async fn add(
 pub(crate) async fn list(
     caller: Authorized,
     State(users): State<Users>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ExamplePageReply>, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
@@ -380,7 +381,7 @@ pub(crate) async fn list(
 pub(crate) async fn erase(
     caller: Authorized,
     State(learner): State<Learner>,
-    Path((user_id, example_id)): Path<(String, String)>,
+    PathText((user_id, example_id)): PathText<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let user_id: UserId = path_id("user_id", &user_id)?;
     let example_id: ExampleId = path_id("example_id", &example_id)?;

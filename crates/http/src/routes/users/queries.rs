@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use polyreward_domain::{ModelSelector, Overflow, UserId};
 use polyreward_service::{AskOutcome, AskQuery, Asker, Work};
 use serde::{Deserialize, Serialize};
@@ -13,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::Authorized,
-    extract::{JsonBody, known_word, path_id},
+    extract::{JsonBody, PathText, known_word, path_id},
     limits::{Deadline, Limits},
     problem::{InputFault, Problem, ProblemType},
     routes::score::{Entries, Optional, OverflowBody, PairBody, Places, UsageReply, UserReply},
@@ -135,7 +132,7 @@ pub(crate) async fn rank(
     caller: Authorized,
     State(asker): State<Asker>,
     State(limits): State<Arc<Limits>>,
-    Path(user_id): Path<String>,
+    PathText(user_id): PathText<String>,
     deadline: Deadline,
     JsonBody(body): JsonBody<QueriesRequest>,
 ) -> Result<Json<QueriesReply>, Problem> {

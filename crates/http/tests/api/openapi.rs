@@ -148,9 +148,9 @@ fn faults(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut
         required.extend(schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str));
         others = others.or(schema.get("additionalProperties"));
         if let Some(values) = value.as_array() {
-            values
-                .iter()
-                .for_each(|value| faults(document, &schema["items"], value, &format!("{at}/*"), found));
+            for value in values {
+                faults(document, &schema["items"], value, &format!("{at}/*"), found);
+            }
         }
     }
     let Some(members) = value.as_object() else { return };

@@ -88,15 +88,18 @@ fn aliases(bounded: bool) -> Router<AppState> {
 pub fn router(state: AppState) -> Router {
     let admission = (Admission::from_ref(&state), Arc::<Limits>::from_ref(&state));
     let access = (Access::from_ref(&state), Arc::<Limits>::from_ref(&state));
+    let authorized = from_fn_with_state(access, authorize);
+    // Whoever waits for a slow database to say who they are has a place among the requests in flight, too.
     let bounded = Router::from(bounded())
         .merge(aliases(true))
         .route("/docs/{*file}", get(docs::file))
         .route("/docs/", get(docs::index))
+        .route_layer(authorized.clone())
         .route_layer(from_fn_with_state(admission, admit));
     let routes = Router::from(probes())
         .merge(aliases(false))
+        .route_layer(authorized)
         .merge(bounded)
-        .route_layer(from_fn_with_state(access, authorize))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     with_envelope(routes, state.readiness()).with_state(state)

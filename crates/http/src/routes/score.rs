@@ -39,7 +39,7 @@ const LARGE: usize = 4096;
 ), responses(
     (status = 200, description = "A result for each pair or item", body = ScoreReply, headers(
         ("x-model-version" = String, description = "The model that answered, as `name@version`"),
-        ("x-user-state-version" = u64, description = "What the user's state was derived from, opaque: it changes when the examples do; 0 is the population. Of several people, of their states together"),
+        ("x-user-state-version" = String, description = "What the user's state was derived from, opaque: it changes when the examples do; 0 is the population. Of several people, of their states together"),
     )),
 ))]
 #[tracing::instrument(name = "http.score", skip_all, fields(entries = body.len()))]

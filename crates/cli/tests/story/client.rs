@@ -70,7 +70,12 @@ impl Client {
     }
 
     pub async fn delete(&self, path: &str) -> Reply {
-        answered(self.http.delete(self.at(path))).await.unwrap()
+        self.try_delete(path).await.unwrap()
+    }
+
+    /// The error is that of a connection that broke.
+    pub async fn try_delete(&self, path: &str) -> reqwest::Result<Reply> {
+        answered(self.http.delete(self.at(path))).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {

@@ -20,11 +20,23 @@ fn said(place: &Place, arguments: &[&str]) -> String {
     stdout(&output)
 }
 
-async fn status_with(server: &Server, key: &str) -> u16 {
-    // It listens everywhere; loopback is how to get there from here.
-    let url = server.url.replace("0.0.0.0", "127.0.0.1");
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    http.get(format!("{url}/users")).bearer_auth(key).send().await.unwrap().status().as_u16()
+/// A client of a server that listens everywhere, with a key.
+struct Holder<'a> {
+    http: reqwest::Client,
+    key: &'a str,
+    url: String,
+}
+
+impl<'a> Holder<'a> {
+    fn of(server: &Server, key: &'a str) -> Self {
+        // Loopback is how to get there from here.
+        let url = format!("{}/users", server.url.replace("0.0.0.0", "127.0.0.1"));
+        Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), key, url }
+    }
+
+    async fn status(&self) -> u16 {
+        self.http.get(&self.url).bearer_auth(self.key).send().await.unwrap().status().as_u16()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,16 +71,15 @@ async fn a_server_listens_beyond_loopback_once_there_is_a_key_and_forgets_one_th
     let id = line("one-to-lose").split_whitespace().next().unwrap().to_owned();
 
     let server = Server::start(place.command(&everywhere).env("POLYREWARD_SERVER__GRACE_SECONDS", "0"));
-    assert_eq!(status_with(&server, "nonsense").await, 401);
-    for key in [&kept, &revoked] {
-        assert_eq!(status_with(&server, key).await, 200);
-    }
+    assert_eq!(Holder::of(&server, "nonsense").status().await, 401);
+    let (keeper, loser) = (Holder::of(&server, &kept), Holder::of(&server, &revoked));
+    assert_eq!((keeper.status().await, loser.status().await), (200, 200));
     assert!(said(&place, &["keys", "revoke", &id, "--database-url", &url]).contains(&id));
     let since = Instant::now();
-    while status_with(&server, &revoked).await != 401 {
+    while loser.status().await != 401 {
         assert!(since.elapsed() < REMEMBERED, "a revoked key still works");
     }
-    assert_eq!(status_with(&server, &kept).await, 200);
+    assert_eq!(keeper.status().await, 200);
     assert!(!line(&id).trim_end().ends_with('-'), "{}", line(&id));
     let unknown =
         place.run(&["keys", "revoke", "00000000-0000-7000-8000-000000000000", "--database-url", &url]);

@@ -37,12 +37,15 @@ struct Request {
 struct Sent {
     acknowledged: Vec<Request>,
     unanswered: Vec<Request>,
+    /// People whose erasure was acknowledged.
+    erased: Vec<String>,
 }
 
 #[derive(Debug, Default)]
 struct Figures {
     cycles: usize,
     acknowledged: usize,
+    erased: usize,
     lost: usize,
     doubled: usize,
     /// Examples of requests without an answer that were there nevertheless, whole, after the restart.
@@ -103,6 +106,27 @@ impl Cycle<'_> {
         sent
     }
 
+    /// People come and are erased, one after the other, until there is no answer.
+    async fn erase(&self, client: &Client) -> Sent {
+        let mut sent = Sent::default();
+        for n in 0.. {
+            let path = format!("/users/{}", self.leaver(n));
+            let body = json!({"examples": [example(self.pairs.at(n))]});
+            let Ok(came) = client.try_post(&format!("{path}/examples"), &body, &self.leaver(n)).await else {
+                break;
+            };
+            came.expect(201);
+            let Ok(left) = client.try_delete(&path).await else { break };
+            left.expect(204);
+            sent.erased.push(self.leaver(n));
+        }
+        sent
+    }
+
+    fn leaver(&self, n: usize) -> String {
+        format!("leaver-{}-{n}", self.number)
+    }
+
     /// Lets clients write, and kills the server at a moment that the seed says.
     async fn kill(&self, server: Server, seed: u64) -> Sent {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -124,8 +148,8 @@ impl Cycle<'_> {
             // Dropping it is SIGKILL.
             drop(server);
         });
-        let mut all = Sent::default();
-        for sent in join_all(writers.collect::<Vec<_>>()).await {
+        let (written, mut all) = tokio::join!(join_all(writers.collect::<Vec<_>>()), self.erase(&client));
+        for sent in written {
             all.acknowledged.extend(sent.acknowledged);
             all.unanswered.extend(sent.unanswered);
         }
@@ -140,6 +164,13 @@ impl Cycle<'_> {
         for person in 0..PEOPLE {
             stored.insert(person, self.stored(client, person).await);
         }
+        figures.erased += sent.erased.len();
+        for leaver in &sent.erased {
+            client.get(&format!("/users/{leaver}")).await.expect(404);
+        }
+        // Whoever was about to leave has come or not, and is there or not, and leaves now.
+        let last = client.delete(&format!("/users/{}", self.leaver(sent.erased.len()))).await;
+        assert!([204, 404].contains(&last.status), "{}", last.body);
         for request in &sent.acknowledged {
             let there = &stored[&request.person];
             figures.acknowledged += request.ids.len();
@@ -240,6 +271,7 @@ async fn story(place: &Place, database: Database, cycles: usize, seed: u64) {
         let rows = format!("SELECT count(*) FROM {table} WHERE user_id LIKE 'cycle-%'");
         assert_eq!(database.number(&rows).await, each * all, "{table}");
     }
+    assert_eq!(database.rows_with("leaver-").await, BTreeMap::new());
     assert_eq!(server.terminate(), Some(0));
 }
 

@@ -19,17 +19,17 @@ trap 'exit 1' HUP INT TERM
 
 url=${2-}
 if [ -z "$url" ] && [ "$crate" = storage-postgres ]; then
-    if [ -z "${POLYREWARD_TEST_POSTGRES_URL-}" ]; then
+    if [ -z "${TEST_POSTGRES_URL-}" ]; then
         # shellcheck disable=SC2086 # words without spaces
         "${PYTHON:-python3}" tools/with_postgres.py -- sh tools/prepare_sqlx.sh $again
         exit
     fi
-    psql --quiet --set ON_ERROR_STOP=1 "$POLYREWARD_TEST_POSTGRES_URL" <<'SQL'
+    psql --quiet --set ON_ERROR_STOP=1 "$TEST_POSTGRES_URL" <<'SQL'
 SET client_min_messages = warning;
 DROP DATABASE IF EXISTS migrated;
 CREATE DATABASE migrated;
 SQL
-    url=${POLYREWARD_TEST_POSTGRES_URL%/*}/migrated
+    url=${TEST_POSTGRES_URL%/*}/migrated
     for migration in migrations/postgres/*.sql; do
         psql --quiet --single-transaction --set ON_ERROR_STOP=1 --file "$migration" "$url"
     done

@@ -2,7 +2,7 @@
 """Runs a command beside a PostgreSQL server of its own: with_postgres.py -- COMMAND...
 
 The server lives in a temporary folder, listens on loopback alone, and is gone with its folder once the command has
-ended, however it or this script ends. The command finds it in POLYREWARD_TEST_POSTGRES_URL, as a role that may make
+ended, however it or this script ends. The command finds it in TEST_POSTGRES_URL, as a role that may make
 databases and is no superuser, and PostgreSQL's own commands at the end of its PATH. Nothing waits for the disk: what
 the server holds is not to be kept.
 """
@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-VARIABLE = "POLYREWARD_TEST_POSTGRES_URL"
+VARIABLE = "TEST_POSTGRES_URL"
 OLDEST = 14
 PLACES = ["/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin"]
 MISSING = (

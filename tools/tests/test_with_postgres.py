@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[1] / "with_postgres.py"
-URL = "POLYREWARD_TEST_POSTGRES_URL"
+URL = "TEST_POSTGRES_URL"
 # Says where the server is and who it is itself, and waits to be ended.
 TELL_AND_WAIT = f'trap "echo ended; exit 9" INT TERM; echo "${URL} $$"; while :; do sleep 0.1; done'
 PATIENCE_S = 30

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, po
 use uuid::Uuid;
 
 /// Names the server that tests may make databases in.
-pub const SERVER_URL: &str = "POLYREWARD_TEST_POSTGRES_URL";
+pub const SERVER_URL: &str = "TEST_POSTGRES_URL";
 
 /// An empty database, which is dropped with its value, whoever is still connected.
 #[derive(Debug)]

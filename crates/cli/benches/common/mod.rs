@@ -92,8 +92,6 @@ impl Server {
             .arg(models()?)
             .args(["--database-url", database_url.unwrap_or(&new)])
             .args(arguments)
-            // Ours, and no setting of the server's, which refuses what it does not know.
-            .env_remove("POLYREWARD_TEST_POSTGRES_URL")
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

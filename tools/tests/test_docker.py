@@ -15,9 +15,12 @@ class Docker(unittest.TestCase):
         self.assertIn(f"FROM rust:{channel}-", dockerfile)
         self.assertIn(f"ENV RUSTUP_TOOLCHAIN={channel}\n", dockerfile)
 
-    def test_the_server_does_not_wait_for_a_database_that_it_does_not_use(self):
+    def test_the_server_waits_for_its_database_and_is_no_superuser_of_it(self):
         compose = (ROOT / "docker/compose.yaml").read_text(encoding="utf-8")
-        self.assertNotIn("depends_on", compose)
+        self.assertIn("condition: service_healthy", compose)
+        url = re.search(r"POLYREWARD_DATABASE__URL: \"postgres://(\w+):", compose).group(1)
+        roles = (ROOT / "docker/database.sh").read_text(encoding="utf-8")
+        self.assertIn(f"CREATE ROLE {url} LOGIN NOSUPERUSER NOBYPASSRLS", roles)
 
 
 if __name__ == "__main__":

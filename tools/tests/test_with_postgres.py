@@ -23,6 +23,9 @@ class WithPostgres(unittest.TestCase):
         self.root = Path(temporary.name)
         self.root.chmod(0o755)
         self.environment = {**os.environ, "TMPDIR": str(self.root)}
+        # Whoever runs the tests in the background lets them inherit that SIGINT is ignored, which no shell can trap.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
 
     def command(self, script):
         return [sys.executable, SCRIPT, "--", "sh", "-c", script]

@@ -365,8 +365,8 @@ impl People {
     }
 
     /// Removes the states of models that are not registered, and derives every state of every person that is not there yet,
-    /// some people at a time; `progress` hears how many people
-    /// are done. What fails for one person fails again, and is counted, when somebody asks.
+    /// some people at a time; `progress` hears how many people are done. What fails for one person fails again, and is
+    /// counted, when somebody asks.
     ///
     /// # Errors
     /// The database or the backbone cannot be asked.

@@ -170,16 +170,16 @@ impl Users {
         let (this, writer, user_id) = (self.clone(), writer.clone(), user_id.clone());
         let erase = async move {
             let storage = this.people.storage();
-            let mut transaction;
-            let inputs = loop {
+            let (mut transaction, inputs) = loop {
                 // Read before the row is held: a transaction must not wait for a second connection.
                 let Some(before) = storage.user(&writer.tenant, &user_id).await? else { return Ok(false) };
                 let inputs = this.texts_of(&writer.tenant, &user_id).await?;
-                transaction = storage.begin(&writer.tenant).await?;
+                let mut transaction = storage.begin(&writer.tenant).await?;
                 let Some(held) = transaction.hold_user(&user_id).await? else { return Ok(false) };
                 if held.next_position == before.next_position {
-                    break inputs;
+                    break (transaction, inputs);
                 }
+                // An example came in between. What was begun ends here, before anything else is begun.
             };
             transaction.erase_user(&user_id).await?;
             transaction.announce_erasure(&subject(&writer.tenant, &user_id)).await?;

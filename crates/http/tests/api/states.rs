@@ -283,3 +283,23 @@ async fn a_large_group_is_read_again_when_somebodys_examples_change() {
     assert_eq!(left.status, 204);
     assert_eq!((ask().await.0, reads()), (crowd as u64 - 1, 3));
 }
+
+#[tokio::test]
+async fn an_example_that_comes_while_its_person_is_being_erased_goes_with_them() {
+    let (held, server) = held_with(Held::Pages, backbone(), Limits::default()).await;
+    let erase = server.send(json_request(Method::DELETE, "/users/ada", Body::empty()));
+    let meanwhile = async {
+        while held.reads() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let example =
+            json!({"examples": [{"prompt": "Name a bird.", "chosen": "A finch.", "rejected": "No."}]});
+        let added = server.post("/users/ada/examples", &example).await;
+        assert_eq!(added.status, 201, "{}", added.text());
+        held.gate.add_permits(100);
+    };
+    let (erased, ()) = futures::join!(erase, meanwhile);
+    assert_eq!(erased.status, 204, "{}", erased.text());
+    assert!(held.reads() > 1, "its texts are read again");
+    server.get("/users/ada").await.problem(404, "unknown-user");
+}

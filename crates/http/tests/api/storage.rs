@@ -57,6 +57,8 @@ pub enum Held {
     Evidence,
     /// The texts of examples.
     Texts,
+    /// Pages of examples.
+    Pages,
 }
 
 /// A database whose calls can be watched, held back and refused.
@@ -172,7 +174,9 @@ impl<S: Storage> Reads for Watched<S> {
         limit: usize,
     ) -> Result<Vec<StoredExample>, StorageError> {
         self.outage.check()?;
-        self.inner.examples(tenant, user_id, after, limit).await
+        let page = self.inner.examples(tenant, user_id, after, limit).await;
+        self.hold(user_id, Held::Pages).await;
+        page
     }
 
     async fn examples_by_id(

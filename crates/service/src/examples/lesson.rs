@@ -92,9 +92,16 @@ impl Lesson {
         let (known, is_personal) = (self.before.len(), head.is_personal());
         let population = head.population();
         let features = Features::of(head, embeddings)?;
+        let stored = stored.and_then(|stored| {
+            restored(head, stored.clone())
+                .inspect_err(|error| {
+                    tracing::warn!(model = %model.reference, error = %error, "a stored state is derived again");
+                })
+                .ok()
+        });
         let mut state = match stored {
             _ if !is_personal || known == 0 => population.clone(),
-            Some(stored) => restored(head, stored.clone())?,
+            Some(state) => state,
             None => features.adapt(head, &votes[..known], None)?,
         };
         let judge = Judge { model, scale: RewardScale::Raw };

@@ -6,26 +6,32 @@ use serde::{Deserialize, Serialize};
 
 /// One thing a key may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Ask for rewards, and what to ask a person next.
+    #[serde(rename = "score")]
     Score,
     /// Store and erase examples and people.
+    #[serde(rename = "write")]
     Write,
     /// Read what is stored: people, examples, accuracy.
+    #[serde(rename = "read")]
     Read,
     /// Change which models answer.
+    #[serde(rename = "admin")]
     Admin,
+    /// Read texts of prompts and responses on the dashboard, beside what `read` allows.
+    #[serde(rename = "read:text")]
+    ReadText,
 }
 
 /// A name that no scope has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown scope {0:?}; scopes are score, write, read, admin")]
+#[error("unknown scope {0:?}; scopes are score, write, read, admin, read:text")]
 pub struct ScopeError(String);
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 4] = [Self::Score, Self::Write, Self::Read, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Score, Self::Write, Self::Read, Self::Admin, Self::ReadText];
 
     /// The scope as commands and JSON name it.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +40,7 @@ impl Scope {
             Self::Write => "write",
             Self::Read => "read",
             Self::Admin => "admin",
+            Self::ReadText => "read:text",
         }
     }
 
@@ -110,12 +117,12 @@ mod tests {
 
     #[test]
     fn scopes_read_back_as_written_and_hold_nothing_else() {
-        for text in ["score", "score,write", "write,read,admin", ""] {
+        for text in ["score", "score,write", "write,read,admin,read:text", ""] {
             assert_eq!(text.parse::<Scopes>().unwrap().to_string(), text);
         }
         let scopes: Scopes = "score,read".parse().unwrap();
         let held: Vec<bool> = Scope::ALL.into_iter().map(|scope| scopes.contains(scope)).collect();
-        assert_eq!(held, [true, false, true, false]);
+        assert_eq!(held, [true, false, true, false, false]);
         assert!("score,root".parse::<Scopes>().is_err());
     }
 }

@@ -153,7 +153,7 @@ impl fmt::Display for ModelRef {
 }
 
 /// What a request names: a model in its newest version, or in one version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelSelector {
     /// The model's name.
     pub name: ModelName,

@@ -7,6 +7,7 @@ mod attributes;
 mod comparison;
 mod ids;
 mod state_version;
+mod tally;
 mod text;
 
 pub use access::{Scope, ScopeError, Scopes};
@@ -19,4 +20,5 @@ pub use ids::{
     UserId,
 };
 pub use state_version::StateVersion;
+pub use tally::{BinSums, CONFIDENCE_BINS, Tally, confidence_bin, correctness};
 pub use text::{Message, Overflow, Prompt, TextError, TextForm, TextForms, check_text};

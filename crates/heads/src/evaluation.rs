@@ -3,6 +3,7 @@
 //! Comparisons of one person are not independent, so every interval comes from a bootstrap that draws people, not
 //! comparisons (cluster bootstrap, percentile interval).
 
+pub use polyreward_domain::correctness;
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -84,17 +85,6 @@ pub struct Summary {
     pub log_loss: f64,
     /// Expected calibration error over both orientations of each pair, 10 equal bins (5 below 500 comparisons).
     pub ece: f64,
-}
-
-/// Right 1, wrong 0, undecided one half.
-pub fn correctness(preference_of_chosen: f64) -> f64 {
-    if preference_of_chosen > 0.5 {
-        1.0
-    } else if preference_of_chosen < 0.5 {
-        0.0
-    } else {
-        0.5
-    }
 }
 
 /// Summarises predictions by person; `None` if there is no comparison.

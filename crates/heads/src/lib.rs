@@ -4,6 +4,8 @@
 //! and cached; a [`UserState`] is what depends on the person, a small vector with its covariance. Rewards of `U`
 //! users for `R` responses are then one product of `[U, S]` by `[R, F]` ([`Head::rewards`]).
 
+pub mod accuracy;
+pub mod agreement;
 mod bt;
 mod calibration;
 mod card;

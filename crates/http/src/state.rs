@@ -9,7 +9,8 @@ use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 use polyreward_backbone::Backbone;
 use polyreward_service::{
-    Access, Asker, Clock, LearnLimits, Learner, ModelRegistry, People, ScoreLimits, Scorer, Users,
+    Access, Asker, Clock, LearnLimits, Learner, MeasureOptions, Measurer, ModelRegistry, People, ScoreLimits,
+    Scorer, Users,
 };
 use tokio::sync::Mutex;
 
@@ -46,6 +47,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What a request may take.
     pub limits: Limits,
+    /// How accuracy is measured.
+    pub measuring: MeasureOptions,
     /// Where its metrics are read.
     pub metrics: PrometheusHandle,
 }
@@ -57,6 +60,7 @@ pub struct AppState {
     learner: Learner,
     asker: Asker,
     users: Users,
+    measurer: Measurer,
     people: Arc<People>,
     access: Access,
     registry: Arc<ModelRegistry>,
@@ -75,7 +79,7 @@ pub(crate) struct RegistryWrites(pub Arc<Mutex<()>>);
 impl AppState {
     /// A server out of its parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { registry, backbone, people, access, clock, limits, metrics } = parts;
+        let Parts { registry, backbone, people, access, clock, limits, measuring, metrics } = parts;
         let of_scores =
             ScoreLimits { max_rewards: limits.max_rewards, max_pending_cells: limits.max_pending_cells };
         let of_examples = LearnLimits { max_examples: limits.max_examples };
@@ -96,11 +100,13 @@ impl AppState {
             let (registry, backbone, people) = with();
             Users::new(registry, backbone, people, clock)
         };
+        let measurer = Measurer::new(Arc::clone(&registry), Arc::clone(&people), scorer.clone(), measuring);
         Self {
             scorer,
             learner,
             asker,
             users,
+            measurer,
             people,
             access,
             registry,
@@ -130,6 +136,7 @@ macro_rules! parts {
 }
 
 parts! {
+    measurer: Measurer,
     scorer: Scorer,
     learner: Learner,
     asker: Asker,

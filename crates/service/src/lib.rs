@@ -8,6 +8,7 @@ mod examples;
 mod few_shot;
 mod inquiry;
 mod judge;
+mod measure;
 pub mod metrics;
 mod people;
 mod registry;
@@ -24,6 +25,10 @@ pub use examples::{
 };
 pub use few_shot::{Shot, TestedPerson, few_shot};
 pub use inquiry::{Inquiry, Policy, inquire};
+pub use measure::{
+    Accuracy, Curve, Curves, EvaluateQuery, GroupFigures, MAX_GROUP_BY, MeasureError, MeasureOptions,
+    MeasureQuery, Measurer, Point, Shots, StepStart, Timeline, VersionChanges,
+};
 pub use people::{People, PeopleOptions, Person, Rebuilt, Resolved, StatesError, Unusable};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{
@@ -35,5 +40,12 @@ pub use users::{Believed, Profile, Users, UsersError, Weight};
 
 /// What callers handle of the database, so that they need not know where it is kept.
 pub use polyreward_storage::{
-    GroupCount, KeyId, ModelTally, Prediction, StorageError, StoredExample, UserRecord,
+    GroupCount, GroupValues, KeyId, MeasuredModel, Mistake, ModelTally, Prediction, Span, Step, StorageError,
+    StoredExample, UserRecord,
+};
+
+/// Statistics as answers hold them.
+pub use polyreward_heads::{
+    accuracy::{Change, Changes, Figures, Gap, ReliabilityBin},
+    agreement::{Agreement, Alpha},
 };

@@ -12,6 +12,7 @@ mod connections;
 mod erasures;
 mod error;
 mod keys;
+mod measures;
 mod options;
 mod queries;
 mod reads;

@@ -8,6 +8,7 @@ mod audit;
 mod columns;
 mod error;
 mod keys;
+mod measures;
 mod open;
 mod people;
 mod reads;

@@ -97,6 +97,7 @@ async fn write(writing: &mut dyn Transaction, id: &str, examples: u64) {
             shot: position,
             preference: 0.5,
             population_preference: 0.5,
+            baseline_preference: None,
             created_at: now,
         };
         writing.add_examples(&id, "minilm@1", &[example]).await.unwrap();

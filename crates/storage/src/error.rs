@@ -9,6 +9,9 @@ pub enum StorageError {
     /// that ends so was made is not known; nothing is half made.
     #[error("the database cannot be used now")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The statement took longer than it may; another one may be quicker.
+    #[error("the database took longer than it may")]
+    TooSlow(#[source] Box<dyn Error + Send + Sync>),
     /// Another writer was in the way, and the transaction is undone; the same again can succeed.
     #[error("another writer was in the way")]
     Contended(#[source] Box<dyn Error + Send + Sync>),
@@ -26,6 +29,6 @@ pub enum StorageError {
 impl StorageError {
     /// Whether the same call can succeed later.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Contended(_))
+        matches!(self, Self::Unavailable(_) | Self::TooSlow(_) | Self::Contended(_))
     }
 }

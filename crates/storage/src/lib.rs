@@ -10,12 +10,17 @@
 pub mod conformance;
 mod error;
 mod keys;
+mod measures;
 mod reads;
 mod records;
 mod transaction;
 
 pub use error::StorageError;
 pub use keys::{KeyHash, KeyId, KeyRecord, Keys};
+pub use measures::{
+    CrowdSums, GroupValues, MeasuredModel, Measures, Mistake, Moment, PairVotes, PersonSums, Predictions,
+    SHOTS, ShotSums, Span, Step, StepSums,
+};
 pub use reads::{MAX_FOUND, Reads};
 pub use records::{
     AuditAction, AuditEntry, Crowd, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, ModelKey,
@@ -29,7 +34,7 @@ use polyreward_domain::TenantId;
 
 /// A database of people, as a server uses it; clones of an `Arc` share it.
 #[async_trait]
-pub trait Storage: Reads + Keys {
+pub trait Storage: Reads + Keys + Measures {
     /// Begins to write for one tenant. Dropped without [`Transaction::commit`], it leaves no trace.
     ///
     /// # Errors

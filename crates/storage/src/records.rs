@@ -153,6 +153,8 @@ pub struct Prediction {
     pub preference: f64,
     /// The same under the population's state.
     pub population_preference: f64,
+    /// The same by the Bradley-Terry model that learned the example in the same transaction; none where there was none.
+    pub baseline_preference: Option<f64>,
     /// When it was made.
     pub created_at: OffsetDateTime,
 }

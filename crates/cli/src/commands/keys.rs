@@ -46,7 +46,7 @@ pub struct Create {
     /// What the key is for, in words
     #[arg(long)]
     name: String,
-    /// What it allows, with commas between: score, write, read, admin
+    /// What it allows, with commas between: score, write, read, admin, read:text
     #[arg(long)]
     scopes: Scopes,
     /// Whose data it opens
@@ -88,7 +88,10 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 impl Create {
     async fn run(&self, open: &Open) -> anyhow::Result<()> {
         if self.scopes.is_empty() {
-            return Err(UsageError("--scopes: names at least one of score, write, read, admin".into()).into());
+            return Err(UsageError(
+                "--scopes: names at least one of score, write, read, admin, read:text".into(),
+            )
+            .into());
         }
         if !(1..=MAX_NAME_BYTES).contains(&self.name.len()) || self.name.chars().any(char::is_control) {
             let detail = format!("--name: has 1 to {MAX_NAME_BYTES} bytes without control characters");

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use polyreward_http::{AppState, Drained, Limits, Parts, PrometheusHandle, ServeOptions, install_metrics};
-use polyreward_service::{Access, AccessOptions, ModelRegistry, People, SystemClock};
+use polyreward_service::{Access, AccessOptions, MeasureOptions, ModelRegistry, People, SystemClock};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
@@ -108,8 +108,16 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     let drain = Duration::from_secs(config.server.drain_seconds);
     let options = ServeOptions { grace, drain: drain.saturating_sub(grace), ..ServeOptions::default() };
     let clock = Arc::new(SystemClock);
-    let state =
-        AppState::new(Parts { registry, backbone: backbone.clone(), people, access, clock, limits, metrics });
+    let state = AppState::new(Parts {
+        registry,
+        backbone: backbone.clone(),
+        people,
+        access,
+        clock,
+        limits,
+        measuring: MeasureOptions::default(),
+        metrics,
+    });
     announce(&listener)?;
     let stopped_at = OnceLock::new();
     let stop = async {

@@ -23,8 +23,8 @@ use polyreward_heads::{
 };
 use polyreward_http::{AppState, Limits, Parts, PrometheusHandle, install_metrics, router};
 use polyreward_service::{
-    Access, AccessOptions, Clock, LearnLimits, LearnQuery, Learner, ModelRegistry, NewKey, People,
-    PeopleOptions, PostedExample, Writer, embed_corpus,
+    Access, AccessOptions, Clock, LearnLimits, LearnQuery, Learner, MeasureOptions, ModelRegistry, NewKey,
+    People, PeopleOptions, PostedExample, Writer, embed_corpus,
 };
 use polyreward_storage::Storage;
 use polyreward_storage_sqlite::{SqliteOptions, SqliteStorage};
@@ -202,6 +202,7 @@ impl Server {
             people: Arc::clone(&people),
             access: access.clone(),
             clock: Arc::new(StandingClock),
+            measuring: MeasureOptions::default(),
             limits,
             metrics: metrics(),
         });

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use polyreward_domain::{Attributes, ExampleId, ModelRef, StateVersion, TenantId, TextForms, UserId};
 use polyreward_storage::{
     AuditEntry, Crowd, Erasures, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, KeyHash, KeyId,
-    KeyRecord, Keys, ModelKey, ModelTally, NewExample, PersonSummary, Prediction, Reads, Storage,
+    KeyRecord, Keys, MeasuredModel, Measures, Mistake, ModelKey, ModelTally, Moment, NewExample, PairVotes,
+    PersonSummary, PersonSums, Prediction, Predictions, Reads, ShotSums, Span, Step, StepSums, Storage,
     StorageError, StoredExample, StoredState, SubjectHash, Transaction, UserRecord,
 };
 use time::OffsetDateTime;
@@ -217,6 +218,73 @@ impl<S: Storage> Reads for Watched<S> {
     async fn tallies(&self, tenant: &TenantId, user_id: &UserId) -> Result<Vec<ModelTally>, StorageError> {
         self.outage.check()?;
         self.inner.tallies(tenant, user_id).await
+    }
+}
+
+#[async_trait]
+impl<S: Storage> Measures for Watched<S> {
+    async fn moment(&self, tenant: &TenantId) -> Result<Moment, StorageError> {
+        self.outage.check()?;
+        self.inner.moment(tenant).await
+    }
+
+    async fn person_sums(
+        &self,
+        tenant: &TenantId,
+        predictions: &Predictions,
+        group_by: &[String],
+    ) -> Result<Vec<PersonSums>, StorageError> {
+        self.outage.check()?;
+        self.inner.person_sums(tenant, predictions, group_by).await
+    }
+
+    async fn shot_sums(
+        &self,
+        tenant: &TenantId,
+        predictions: &Predictions,
+        group_by: &[String],
+    ) -> Result<Vec<ShotSums>, StorageError> {
+        self.outage.check()?;
+        self.inner.shot_sums(tenant, predictions, group_by).await
+    }
+
+    async fn step_sums(
+        &self,
+        tenant: &TenantId,
+        predictions: &Predictions,
+        group_by: &[String],
+        step: Step,
+        limit: usize,
+    ) -> Result<Vec<StepSums>, StorageError> {
+        self.outage.check()?;
+        self.inner.step_sums(tenant, predictions, group_by, step, limit).await
+    }
+
+    async fn pair_votes(
+        &self,
+        tenant: &TenantId,
+        span: Span,
+        group_by: &[String],
+        limit: usize,
+    ) -> Result<Vec<PairVotes>, StorageError> {
+        self.outage.check()?;
+        self.inner.pair_votes(tenant, span, group_by, limit).await
+    }
+
+    async fn mistakes(
+        &self,
+        tenant: &TenantId,
+        predictions: &Predictions,
+        group: &Attributes,
+        limit: usize,
+    ) -> Result<Vec<Mistake>, StorageError> {
+        self.outage.check()?;
+        self.inner.mistakes(tenant, predictions, group, limit).await
+    }
+
+    async fn measured_models(&self, tenant: &TenantId) -> Result<Vec<MeasuredModel>, StorageError> {
+        self.outage.check()?;
+        self.inner.measured_models(tenant).await
     }
 }
 

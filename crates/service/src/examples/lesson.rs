@@ -118,6 +118,8 @@ impl Lesson {
                 shot: (known + at) as u64,
                 preference: preferences[[0, 0]],
                 population_preference: preferences[[1, 0]],
+                // Known once every pupil has predicted.
+                baseline_preference: None,
                 created_at: now,
             });
             if is_personal {

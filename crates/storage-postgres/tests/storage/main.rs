@@ -77,6 +77,7 @@ async fn add_person(storage: &PostgresStorage, tenant: &TenantId, user: &str) {
         shot: 0,
         preference: 0.75,
         population_preference: 0.5,
+        baseline_preference: None,
         created_at: NOW,
     };
     transaction.add_predictions(&user, &[prediction]).await.unwrap();

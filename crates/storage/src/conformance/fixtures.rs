@@ -89,6 +89,7 @@ pub(super) fn prediction(id: &str, model: ModelRef, preference: f64, population:
         shot: 0,
         preference,
         population_preference: population,
+        baseline_preference: None,
         created_at: at(0),
     }
 }

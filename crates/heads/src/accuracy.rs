@@ -1,0 +1,167 @@
+//! For whom a reward is wrong: accuracy by group from one row per person.
+//!
+//! Comparisons of one person are not independent, so people are drawn, not comparisons (cluster bootstrap). All figures of
+//! one answer come from the same draws of everybody: a group's share of them varies as it would if people were asked anew,
+//! and a difference between groups has an interval of its own.
+
+use polyreward_domain::Tally;
+
+use crate::evaluation::{Bootstrap, Interval};
+
+/// Whose predictions are measured, and in which groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Grouped<'a> {
+    /// One row per person.
+    pub tallies: &'a [Tally],
+    /// Each person's group, below `groups`.
+    pub group_of: &'a [usize],
+    /// How many groups there are.
+    pub groups: usize,
+    /// A group of fewer people is counted and not shown.
+    pub min_users: usize,
+}
+
+/// How a model did on some people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figures {
+    /// People with at least one prediction.
+    pub users: usize,
+    /// Predictions.
+    pub n: u64,
+    /// Share of predictions that were right; an undecided one counts half.
+    pub accuracy: f64,
+    /// Its 95 % interval; none below two people.
+    pub accuracy_ci: Option<Interval>,
+    /// Mean over people of their own accuracy.
+    pub user_accuracy: f64,
+    /// Its 95 % interval.
+    pub user_accuracy_ci: Option<Interval>,
+    /// Mean negative log preference for what was chosen, in nats.
+    pub log_loss: f64,
+    /// Expected calibration error over both orientations of each pair: 10 equal bins, 5 below 500 predictions.
+    pub ece: f64,
+    /// Its 95 % interval. The error is never below zero and noise adds to it, so that the interval is not centred on it.
+    pub ece_ci: Option<Interval>,
+    /// Accuracy of the population's reward on the same predictions.
+    pub population_accuracy: f64,
+    /// `accuracy - population_accuracy`: what it helped to know the person.
+    pub gain: f64,
+    /// Its 95 % interval, paired by person.
+    pub gain_ci: Option<Interval>,
+    /// Accuracy of the Bradley-Terry baseline, where its predictions of the same comparisons are known.
+    pub bt_accuracy: Option<f64>,
+    /// Accuracy by confidence.
+    pub reliability: Vec<ReliabilityBin>,
+}
+
+/// Predictions of one class of confidence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReliabilityBin {
+    /// Confidence above this, or exactly this where it is the whole class.
+    pub from: f64,
+    /// Confidence up to this.
+    pub to: f64,
+    /// Predictions.
+    pub n: u64,
+    /// Their mean confidence.
+    pub confidence: f64,
+    /// Their accuracy.
+    pub accuracy: f64,
+    /// Its 95 % interval over people.
+    pub accuracy_ci: Option<Interval>,
+}
+
+/// How far the best group is from the worst.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gap {
+    /// The group with the highest accuracy.
+    pub best: usize,
+    /// The group with the lowest.
+    pub worst: usize,
+    /// The difference of their accuracies.
+    pub value: f64,
+    /// Its 95 % interval.
+    pub ci: Option<Interval>,
+    /// How often a gap as large comes of shuffling people among groups; where this is not small, the groups are not shown
+    /// to differ.
+    pub p_value: f64,
+}
+
+/// Accuracy by group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupedFigures {
+    /// Everybody, those of groups that are not shown included.
+    pub overall: Figures,
+    /// By group; none where it has too few people.
+    pub groups: Vec<Option<Figures>>,
+    /// Groups that have somebody and too few people.
+    pub suppressed: usize,
+    /// None below two shown groups.
+    pub gap: Option<Gap>,
+}
+
+/// A difference between two models, with its interval over the people of both.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// The later one's figure less the earlier one's.
+    pub value: f64,
+    /// Its 95 % interval.
+    pub ci: Option<Interval>,
+}
+
+/// How the headline figures changed from one model to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Changes {
+    /// Of the accuracy of everybody.
+    pub accuracy: Change,
+    /// Of the accuracy of the worst group, whichever it was.
+    pub worst_group: Option<Change>,
+    /// Of the gap.
+    pub gap: Option<Change>,
+    /// Of the calibration error of everybody.
+    pub ece: Change,
+}
+
+/// Accuracy by group; none where there is no prediction.
+pub fn by_group(people: Grouped<'_>, bootstrap: Bootstrap) -> Option<GroupedFigures> {
+    let _ = (people, bootstrap);
+    todo!()
+}
+
+/// How figures changed between two models that predicted about the same people, row by row; somebody about whom only one of
+/// them did has an empty row in the other. None where either has no prediction.
+pub fn changes(current: Grouped<'_>, previous: Grouped<'_>, bootstrap: Bootstrap) -> Option<Changes> {
+    let _ = (current, previous, bootstrap);
+    todo!()
+}
+
+/// Sums over people of the products that the spread of a ratio between people needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RatioSums {
+    /// People.
+    pub users: u64,
+    /// Sum of the denominators.
+    pub n: f64,
+    /// Sum of the numerators.
+    pub x: f64,
+    /// Sum over people of the denominator squared.
+    pub n_n: f64,
+    /// Sum over people of denominator times numerator.
+    pub n_x: f64,
+    /// Sum over people of the numerator squared.
+    pub x_x: f64,
+}
+
+/// The 95 % interval of a share `x / n` of clustered counts: Wilson's with as many independent trials as the spread between
+/// people leaves, at most `n` and at least the people where they do not spread. None below two people.
+pub fn share_interval(sums: RatioSums) -> Option<Interval> {
+    let _ = sums;
+    todo!()
+}
+
+/// The 95 % interval of a difference of shares `x / n` of clustered counts, by linearisation, with Student's quantile of
+/// `users - 1` degrees of freedom. None below two people.
+pub fn difference_interval(sums: RatioSums) -> Option<Interval> {
+    let _ = sums;
+    todo!()
+}

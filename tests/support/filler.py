@@ -1,0 +1,75 @@
+"""Puts people, judgements and predictions straight into an SQLite database: thousands in a second."""
+
+import json
+import sqlite3
+from dataclasses import dataclass, field
+
+TENANT = "default"
+START = 1_767_225_600_000_000  # 2026-01-01 in microseconds since 1970
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+
+
+@dataclass
+class Judgement:
+    """A comparison, and what was predicted of it: by the person's state, the population's and the baseline."""
+
+    model: str
+    preference: float
+    population: float
+    baseline: float | None = None
+    at: int = START
+    pair: int | None = None  # which pair of responses; one of its own where none is named
+    first: bool = True  # which side was taken
+    prompt: str = "A drink?"
+
+
+@dataclass
+class Person:
+    """Somebody, and their judgements in the order in which they were made."""
+
+    user_id: str
+    attributes: dict = field(default_factory=dict)
+    judgements: list = field(default_factory=list)
+
+
+def fill(database, people):
+    """Adds people whom nobody knows yet to a migrated database, which no server uses meanwhile."""
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        for number, person in enumerate(people):
+            add(connection, number, person)
+    connection.close()
+
+
+def add(connection, number, person):
+    known = len(person.judgements)
+    times = [judgement.at for judgement in person.judgements]
+    insert(
+        connection,
+        "users",
+        "tenant_id user_id state_version examples next_position created_at updated_at",
+        [(TENANT, person.user_id, number + 1, known, known, min(times, default=START), max(times, default=START))],
+    )
+    attributes = [(TENANT, person.user_id, key, value) for key, value in person.attributes.items()]
+    insert(connection, "user_attributes", "tenant_id user_id key value", attributes)
+    examples, predictions = [], []
+    for shot, judgement in enumerate(person.judgements):
+        pair = judgement.pair if judgement.pair is not None else (number + 1) * 1_000_000 + shot
+        sides = [(2 * pair, f"the first answer {pair}"), (2 * pair + 1, f"the second answer {pair}")]
+        chosen, rejected = sides if judgement.first else reversed(sides)
+        example = f"example-{shot}"
+        texts = (json.dumps(judgement.prompt), chosen[1], rejected[1])
+        examples.append((TENANT, person.user_id, example, shot, 1.0, 1.0, chosen[0], rejected[0], judgement.at, *texts))
+        values = (judgement.preference, judgement.population, judgement.baseline)
+        predictions.append((TENANT, person.user_id, example, judgement.model, shot, *values, judgement.at))
+    columns = "tenant_id user_id example_id position strength label_confidence chosen_name rejected_name created_at"
+    insert(connection, "examples", columns + " prompt chosen rejected", examples)
+    columns = "tenant_id user_id example_id model shot preference population_preference baseline_preference created_at"
+    insert(connection, "predictions", columns, predictions)
+
+
+def insert(connection, table, columns, rows):
+    names = columns.split()
+    places = ", ".join("?" * len(names))
+    connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", rows)

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
 
 export const { TEST_PLACE: place, TEST_BINARY: binary, TEST_PICTURES: pictures } = process.env;
@@ -176,4 +177,28 @@ export function overflow(page) {
 /** A picture of the whole page, for a person to look at. */
 export function picture(page, name, width, scheme) {
     return page.screenshot({ path: join(pictures, `${name}-${width}-${scheme}.png`), fullPage: true });
+}
+
+/** Waits until something holds, at most `limit` milliseconds. */
+export async function until(holds, limit = 20_000) {
+    const end = performance.now() + limit;
+    while (!(await holds())) {
+        assert.ok(performance.now() < end, "it did not come true in time");
+        await setTimeout(50);
+    }
+}
+
+/** The rows of the first table in a section, each cell under the name that its column has in JSON. */
+export function tableOf(page, section) {
+    return page.locator(`${section} table`).first().evaluate((table) => {
+        const fields = [...table.querySelectorAll("thead th")].map((head) => head.dataset.field);
+        return [...table.querySelectorAll("tbody tr")].map((row) =>
+            Object.fromEntries([...row.children].map((cell, at) => [fields[at], cell.textContent.trim()])),
+        );
+    });
+}
+
+/** The groups that are shown, in their order. */
+export async function groupsOf(page) {
+    return (await tableOf(page, "#groups")).filter(({ group }) => group !== "overall");
 }

@@ -23,8 +23,10 @@ HOSTILE = [
     "x" * 256,
     'quote " comma , semicolon ;',
     "&amp; & <b>",
-    "unknown",
+    "not known",
 ]
+HOSTILE_KEY = '"><i onclick=alert(3)>key'
+HOSTILE_PROMPT = "<script>alert(4)</script>"
 
 
 def all_of(old, new):
@@ -33,7 +35,7 @@ def all_of(old, new):
         "unfair": unfair(old, new),
         "one": crowd(new, ["UK"], each=8),
         "many": crowd(new, [f"group {number:03}" for number in range(500)], each=5),
-        "hostile": crowd(new, HOSTILE, each=6),
+        "hostile": crowd(new, HOSTILE, each=6, known={HOSTILE_KEY: "yes"}, prompt=HOSTILE_PROMPT),
         "empty": [],
     }
 
@@ -78,16 +80,19 @@ def prediction(dice, skill):
     return sure if dice.random() < skill else 1.0 - sure
 
 
-def crowd(model, values, each):
+def crowd(model, values, each, known=None, prompt=PROMPTS[0]):
     """Groups by the value of one attribute."""
     dice = random.Random(8)
     return [
-        Person(f"person-{number}-{n}", {"country": value}, [plain(dice, model, shot) for shot in range(3)])
+        Person(f"person-{number}-{n}", {"country": value, **(known or {})}, simple(dice, model, prompt))
         for number, value in enumerate(values)
         for n in range(each)
     ]
 
 
-def plain(dice, model, shot):
-    values = (prediction(dice, right) for right in (0.8, 0.6, 0.6))
-    return Judgement(model, *values, at=START + shot * DAY)
+def simple(dice, model, prompt):
+    """A judgement on each of three days."""
+    return [
+        Judgement(model, *(prediction(dice, right) for right in (0.8, 0.6, 0.6)), at=START + day * DAY, prompt=prompt)
+        for day in range(3)
+    ]

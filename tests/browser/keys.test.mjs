@@ -44,7 +44,7 @@ test("a key that may not read is told so", async (t) => {
     assertQuiet(page, server, { except: ["status of 401", "status of 403"] });
 });
 
-for (const path of ["/", "/dashboard/people/is-1", "/dashboard/models"]) {
+for (const path of ["/", "/dashboard/users/is-1", "/dashboard/models"]) {
     test(`${path} shows no text of prompts and responses to a key without read:text`, async (t) => {
         const page = await browser.page(t, login(keys.reads));
         const answer = await page.goto(server.url + path);

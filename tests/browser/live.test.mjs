@@ -50,9 +50,9 @@ test("who is posted is counted at the next look, and no more once erased", async
 test("the page of a person says what is believed of them and what to ask next", async (t) => {
     await post(21);
     const page = await browser.page(t);
-    await page.goto(server.url + "/dashboard/people/live-21");
+    await page.goto(server.url + "/dashboard/users/live-21");
     const said = await page.locator("main").innerText();
-    for (const word of [/live-21/, /country/, /uncertain/i, /accuracy/i, /ask next/i]) assert.match(said, word);
+    for (const word of [/live-21/, /country/, /uncertain/i, /right|accura/i, /ask next/i]) assert.match(said, word);
     const { attributes, examples } = await server.json("/users/live-21");
     assert.equal(examples, EXAMPLES);
     assert.ok(said.includes(attributes.country));

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { SCHEMES, WIDTHS, assertQuiet, browse, overflow, picture, serve, violations } from "./support.mjs";
+import { SCHEMES, WIDTHS, assertQuiet, browse, openTables, overflow, picture, serve, violations } from "./support.mjs";
 
 const full = await serve("unfair");
 const empty = await serve("empty");
@@ -13,10 +13,10 @@ const browser = await browse();
 const PAGES = [
     { name: "overview", server: full, path: "/" },
     { name: "intersections", server: full, path: "/?group_by=country&cross=age" },
-    { name: "person", server: full, path: "/dashboard/people/is-1" },
+    { name: "person", server: full, path: "/dashboard/users/is-1" },
     { name: "models", server: full, path: "/dashboard/models" },
     { name: "faulty", server: full, path: "/?from=2026-02-01&to=2026-01-01&min_n=many", status: 422 },
-    { name: "nobody", server: full, path: "/dashboard/people/nobody", status: 404 },
+    { name: "nobody", server: full, path: "/dashboard/users/nobody", status: 404 },
     { name: "lost", server: full, path: "/dashboard/nowhere", status: 404 },
     { name: "empty", server: empty, path: "/" },
     { name: "hostile", server: hostile, path: "/" },
@@ -31,6 +31,8 @@ for (const { name, server, path, status = 200 } of PAGES) {
                 assert.equal(answer.status(), status);
                 await picture(page, name, width, scheme);
                 assert.equal(await overflow(page), 0);
+                await openTables(page);
+                assert.equal(await overflow(page), 0, "with its tables open");
                 assert.deepEqual(await violations(page), []);
                 assertQuiet(page, server, { except: status === 200 ? [] : [`status of ${status}`] });
             });

@@ -202,3 +202,8 @@ export function tableOf(page, section) {
 export async function groupsOf(page) {
     return (await tableOf(page, "#groups")).filter(({ group }) => group !== "overall");
 }
+
+/** Opens what is folded, as somebody does who wants to read the tables. */
+export function openTables(page) {
+    return page.locator("details").evaluateAll((all) => all.forEach((one) => (one.open = true)));
+}

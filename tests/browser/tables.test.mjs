@@ -42,9 +42,9 @@ for (const group_by of ["country", "age"]) {
         const page = await browser.page(t);
         await page.goto(`${server.url}/?group_by=${group_by}`);
         const table = await tableOf(page, "#groups");
-        const link = (name) => page.getByRole("link", { name }).first().getAttribute("href");
-        const json = await server.json(await link(/JSON/));
-        const csv = recordsOf(await (await server.fetch(await link(/CSV/))).text());
+        const link = (name) => page.getByRole("link", { name, exact: true }).getAttribute("href");
+        const json = await server.json(await link("JSON"));
+        const csv = recordsOf(await (await server.fetch(await link("CSV"))).text());
 
         const shown = new Map(table.map((row) => [row.group, row]));
         const filed = new Map(csv.map((record) => [record.row === "overall" ? "overall" : record[group_by], record]));
@@ -54,7 +54,8 @@ for (const group_by of ["country", "age"]) {
         for (const [name, figures] of named) {
             for (const [field, value] of Object.entries(flat(figures))) {
                 assert.equal(shown.get(name)[field], value, `${field} of ${name} on the page`);
-                assert.equal(Number(filed.get(name)[field]), Number(value), `${field} of ${name} in the CSV`);
+                const column = field.replace("_ci_", "_");
+                assert.equal(filed.get(name)[column], value, `${field} of ${name} in the CSV`);
             }
         }
     });
@@ -79,6 +80,18 @@ test("the four numbers are those of the JSON", async (t) => {
     assert.ok((await text("worst")).includes(percent(json.worst_group.accuracy)));
     assert.ok((await text("gap")).includes((100 * json.gap.value).toFixed(1)));
     assert.ok((await text("ece")).includes(json.overall.ece.toFixed(3)));
+});
+
+test("the link to this page names everything that is shown, and shows it again", async (t) => {
+    const page = await browser.page(t);
+    await page.goto(server.url);
+    const shown = await page.locator("#headline").innerText();
+    await page.getByRole("link", { name: "Link to this page" }).click();
+    await page.waitForURL((url) => url.search !== "");
+    const { searchParams } = new URL(page.url());
+    assert.match(searchParams.get("model"), /@/);
+    assert.equal(searchParams.get("group_by"), "country");
+    assert.equal(await page.locator("#headline").innerText(), shown);
 });
 
 test("a group in a row of the table has its own figures, whatever the order", async (t) => {

@@ -94,6 +94,18 @@ class PointValues(Served):
         rows = self.rows(["country"])
         self.assert_answer(said, rows[(rows["at"] >= first) & (rows["at"] < after)], ["country"])
 
+    def test_a_csv_has_the_figures_of_the_json(self):
+        for group_by in (["country"], ["country", "age"]):
+            said = self.accuracy(group_by)
+            text = self.fetch("/accuracy", model=MODEL, group_by=",".join(group_by), format="csv")
+            lines = list(csv.DictReader(io.StringIO(text)))
+            self.assertEqual([line["row"] for line in lines], ["overall"] + ["group"] * len(said["groups"]))
+            for line, figures_said in zip(lines, [said["overall"], *said["groups"]]):
+                group = figures_said.get("group", {})
+                self.assertEqual([line[key] for key in group_by], [group.get(key) or "" for key in group_by])
+                for name in COMPARED:
+                    self.assertEqual(float(line[name]), figures_said[name], f"{name} of {group}")
+
     def test_agreement_is_that_of_the_package_krippendorff(self):
         said = self.accuracy(["country"])["disagreement"]
         taken = figures.votes(self.rows(["country"]), ["country"])
@@ -125,10 +137,6 @@ class OneJudgementEach(Served):
 
 def moment(micros):
     return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=micros)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def table_of(text):
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 if __name__ == "__main__":

@@ -167,13 +167,14 @@ pub struct Measurer {
 }
 
 type Models = Arc<Vec<MeasuredModel>>;
+type AskedByTime = (Asked, Option<Step>);
 
 /// A desk for each kind of question.
 #[derive(Debug, Clone)]
 struct Desks {
     accuracy: Arc<Desk<Asked, Arc<Accuracy>>>,
     shots: Arc<Desk<Asked, Arc<Curves<Shots>>>>,
-    timeline: Arc<Desk<(Asked, Option<Step>), Arc<Timeline>>>,
+    timeline: Arc<Desk<AskedByTime, Arc<Timeline>>>,
     changes: Arc<Desk<Asked, Option<Arc<VersionChanges>>>>,
     models: Arc<Desk<(), Models>>,
 }

@@ -95,7 +95,7 @@ impl Turns {
 
     pub fn place(&self) -> Result<Place, Undone> {
         let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map(|_place| Place { _place }).map_err(|_| Undone::Overloaded)
+        place.map(|permit| Place { _place: permit }).map_err(|_| Undone::Overloaded)
     }
 
     pub async fn turn(&self, place: Place) -> Turn {
@@ -117,6 +117,8 @@ impl<T: Debug + Clone + Send + Sync + 'static> Answer for T {}
 type Outcome<A> = Result<A, Undone>;
 type Waiting<A> = Shared<oneshot::Receiver<Outcome<A>>>;
 type Key<Q> = (TenantId, Q);
+/// Computations by question and moment.
+type Table<Q, A> = HashMap<(Key<Q>, Stamp), Running<A>>;
 
 /// Where questions of one kind are answered.
 #[derive(Debug)]
@@ -124,7 +126,7 @@ pub(super) struct Desk<Q: Question, A: Answer> {
     kind: &'static str,
     /// The last answer to each question, with the moment it is of.
     kept: Cache<Key<Q>, (Stamp, A)>,
-    running: Mutex<HashMap<(Key<Q>, Stamp), Running<A>>>,
+    running: Mutex<Table<Q, A>>,
     turns: Turns,
 }
 
@@ -154,13 +156,12 @@ impl<Q: Question, A: Answer> Desk<Q, A> {
         compute: impl FnOnce() -> BoxFuture<'static, Outcome<A>>,
     ) -> Outcome<A> {
         let key = (tenant.clone(), question);
-        let (outcome, label) = match self.kept_at(&key, stamp) {
-            Some(answer) => (Ok(answer), "kept"),
-            None => {
-                let outcome = self.waited_for(key, stamp, compute).await;
-                let label = outcome.as_ref().map_or_else(Undone::label, |_| "answered");
-                (outcome, label)
-            }
+        let (outcome, label) = if let Some(answer) = self.kept_at(&key, stamp) {
+            (Ok(answer), "kept")
+        } else {
+            let outcome = self.waited_for(key, stamp, compute).await;
+            let label = outcome.as_ref().map_or_else(Undone::label, |_| "answered");
+            (outcome, label)
         };
         ::metrics::counter!(metrics::MEASURES_TOTAL, "kind" => self.kind, "outcome" => label).increment(1);
         outcome
@@ -207,7 +208,7 @@ impl<Q: Question, A: Answer> Desk<Q, A> {
         self.kept.get(key).filter(|(kept, _)| *kept == stamp).map(|(_, answer)| answer)
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<(Key<Q>, Stamp), Running<A>>> {
+    fn running(&self) -> MutexGuard<'_, Table<Q, A>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -210,7 +210,7 @@ fn votes(comparisons: &[ComparisonRecord], judge_of: &[usize], groups: &[GroupVa
         *of_pair.entry(*judge).or_default() += side;
     }
     let mut votes = Vec::new();
-    for (number, pair) in order.iter().enumerate() {
+    for (number, pair) in (0..).zip(&order) {
         let decided = sides[pair].iter().filter(|(_, side)| **side != 0);
         let mut by_group: BTreeMap<&GroupValues, [u64; 2]> = BTreeMap::new();
         for (judge, side) in decided {
@@ -218,7 +218,7 @@ fn votes(comparisons: &[ComparisonRecord], judge_of: &[usize], groups: &[GroupVa
         }
         if by_group.values().flatten().sum::<u64>() >= 2 {
             votes.extend(by_group.into_iter().map(|(group, [first, second])| PairVotes {
-                pair: number as i64,
+                pair: number,
                 group: group.clone(),
                 first,
                 second,

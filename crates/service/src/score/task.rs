@@ -53,6 +53,9 @@ impl Panel {
     }
 }
 
+/// P(a preferred to b) by a pair's own person, and by the population.
+pub(crate) type Own = [f64; 2];
+
 /// Why a task has no results.
 #[derive(Debug)]
 pub(crate) enum TaskError {
@@ -239,7 +242,7 @@ impl Task {
     }
 
     /// P(a preferred to b) of each pair by the person who sits at its place, and by the population.
-    pub fn own(mut self) -> Result<Vec<Result<Answer<[f64; 2]>, Fault>>, TaskError> {
+    pub fn own(mut self) -> Result<Vec<Result<Answer<Own>, Fault>>, TaskError> {
         self.wanted.check()?;
         if self.pairs() == 0 {
             return Ok(Vec::new());

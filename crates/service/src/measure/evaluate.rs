@@ -158,14 +158,12 @@ impl Measurer {
         users: &[(usize, UserId)],
         judges: &mut Judges<'_>,
     ) -> Result<(), MeasureError> {
-        let lacking: Vec<&(usize, UserId)> = users
-            .iter()
-            .filter(|(at, _)| group_by.iter().any(|key| !judges.attributes[*at].contains_key(key)))
-            .collect();
+        let lacks = |at: usize| group_by.iter().any(|key| !judges.attributes[at].contains_key(key));
+        let lacking: Vec<(usize, UserId)> = users.iter().filter(|(at, _)| lacks(*at)).cloned().collect();
         let records: Vec<(usize, Option<Attributes>)> = stream::iter(lacking)
             .map(|(at, user_id)| async move {
-                let user = storage.user(tenant, user_id).await?;
-                Ok::<_, MeasureError>((*at, user.map(|user| user.attributes)))
+                let user = storage.user(tenant, &user_id).await?;
+                Ok::<_, MeasureError>((at, user.map(|user| user.attributes)))
             })
             .buffered(AT_ONCE)
             .try_collect()

@@ -253,3 +253,147 @@ impl<Q: Question, A: Answer> Drop for Leave<Q, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    type TestDesk = Arc<Desk<u32, u32>>;
+
+    /// Computations that end when they are told to, and are counted as they begin.
+    #[derive(Clone, Default)]
+    struct Work {
+        begun: Arc<AtomicUsize>,
+        may_end: Arc<Notify>,
+    }
+
+    impl Work {
+        fn begun(&self) -> usize {
+            self.begun.load(Ordering::SeqCst)
+        }
+
+        fn at_once(&self, answer: u32) -> impl FnOnce() -> BoxFuture<'static, Outcome<u32>> {
+            self.may_end.notify_one();
+            self.held(answer)
+        }
+
+        fn held(&self, answer: u32) -> impl FnOnce() -> BoxFuture<'static, Outcome<u32>> {
+            let work = self.clone();
+            move || {
+                async move {
+                    work.begun.fetch_add(1, Ordering::SeqCst);
+                    work.may_end.notified().await;
+                    Ok(answer)
+                }
+                .boxed()
+            }
+        }
+
+        async fn has_begun(&self, computations: usize) {
+            while self.begun() < computations {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn desk(max_concurrent: usize, max_waiting: usize) -> TestDesk {
+        let options = MeasureOptions { max_concurrent, max_waiting, ..MeasureOptions::default() };
+        Desk::new("test", Turns::new(&options), |_| 1)
+    }
+
+    fn stamp(users: u64) -> Stamp {
+        let moment = Moment { users, upper: 0, lower: 0, changed_at: None };
+        Stamp { moment, erasures: Erasures::default() }
+    }
+
+    async fn ask(
+        desk: &TestDesk,
+        question: u32,
+        at: u64,
+        compute: impl FnOnce() -> BoxFuture<'static, Outcome<u32>>,
+    ) -> Outcome<u32> {
+        desk.ask(&TenantId::default(), question, stamp(at), compute).await
+    }
+
+    #[tokio::test]
+    async fn what_many_ask_at_one_moment_is_computed_once_and_kept_until_the_moment_has_passed() {
+        let (desk, work) = (desk(1, 0), Work::default());
+        let many = (0..20).map(|_| ask(&desk, 1, 1, work.at_once(7)));
+        for answer in join_all(many).await {
+            assert_eq!(answer.unwrap(), 7);
+        }
+        assert_eq!(ask(&desk, 1, 1, work.at_once(8)).await.unwrap(), 7);
+        assert_eq!(work.begun(), 1);
+        // Something was written: an answer of before is not given any more, to whichever of the two moments.
+        assert_eq!(ask(&desk, 1, 2, work.at_once(9)).await.unwrap(), 9);
+        assert_eq!(ask(&desk, 1, 1, work.at_once(10)).await.unwrap(), 10);
+        let other: TenantId = "other".parse().unwrap();
+        assert_eq!(desk.ask(&other, 1, stamp(1), work.at_once(11)).await.unwrap(), 11);
+        assert_eq!(work.begun(), 4);
+        assert!(desk.running().is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_after_a_change_does_not_wait_for_a_computation_that_began_before_it() {
+        let (desk, early, late) = (desk(2, 0), Work::default(), Work::default());
+        let mut before = Box::pin(ask(&desk, 1, 1, early.held(1)));
+        assert!(before.as_mut().now_or_never().is_none());
+        early.has_begun(1).await;
+        assert_eq!(ask(&desk, 1, 2, late.at_once(2)).await.unwrap(), 2);
+        early.may_end.notify_one();
+        assert_eq!(before.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn more_than_may_wait_are_refused_and_what_nobody_waits_for_is_not_begun() {
+        let (desk, work) = (desk(1, 1), Work::default());
+        let mut running = Box::pin(ask(&desk, 1, 1, work.held(1)));
+        assert!(running.as_mut().now_or_never().is_none());
+        work.has_begun(1).await;
+        let mut waiting = Box::pin(ask(&desk, 2, 1, work.held(2)));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(matches!(ask(&desk, 3, 1, work.held(3)).await, Err(Undone::Overloaded)));
+        // The same question takes no place of its own.
+        let mut same = Box::pin(ask(&desk, 2, 1, work.held(2)));
+        assert!(same.as_mut().now_or_never().is_none());
+        drop((waiting, same));
+        while desk.running().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        work.may_end.notify_one();
+        assert_eq!(running.await.unwrap(), 1);
+        assert_eq!(ask(&desk, 3, 1, work.at_once(3)).await.unwrap(), 3);
+        assert_eq!(work.begun(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_computation_that_has_begun_is_ended_and_kept_though_whoever_asked_has_left() {
+        let (desk, work) = (desk(1, 0), Work::default());
+        let mut left = Box::pin(ask(&desk, 1, 1, work.held(1)));
+        assert!(left.as_mut().now_or_never().is_none());
+        work.has_begun(1).await;
+        drop(left);
+        work.may_end.notify_one();
+        while !desk.running().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask(&desk, 1, 1, work.at_once(2)).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_all_who_wait_and_is_not_kept() {
+        let (desk, work) = (desk(1, 0), Work::default());
+        let fail = || || async { Err(StorageError::Unavailable("the test says so".into()).into()) }.boxed();
+        for failed in join_all((0..3).map(|_| ask(&desk, 1, 1, fail()))).await {
+            assert!(matches!(failed, Err(Undone::Storage(_))));
+        }
+        let panic = || async { panic!("the test says so") }.boxed();
+        assert!(matches!(ask(&desk, 1, 1, panic).await, Err(Undone::GivenUp)));
+        assert_eq!(ask(&desk, 1, 1, work.at_once(1)).await.unwrap(), 1);
+    }
+}

@@ -67,4 +67,13 @@ impl Measures for PostgresStorage {
     async fn measured_models(&self, _tenant: &TenantId) -> Result<Vec<MeasuredModel>, StorageError> {
         todo!()
     }
+
+    async fn attribute_keys(
+        &self,
+        _tenant: &TenantId,
+        _from: &str,
+        _limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        todo!()
+    }
 }

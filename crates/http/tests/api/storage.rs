@@ -286,6 +286,16 @@ impl<S: Storage> Measures for Watched<S> {
         self.outage.check()?;
         self.inner.measured_models(tenant).await
     }
+
+    async fn attribute_keys(
+        &self,
+        tenant: &TenantId,
+        from: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        self.outage.check()?;
+        self.inner.attribute_keys(tenant, from, limit).await
+    }
 }
 
 #[async_trait]

@@ -192,6 +192,17 @@ impl<S: Storage> Reads for Watched<S> {
         texts
     }
 
+    async fn unjudged_examples(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        model: &ModelRef,
+        limit: usize,
+    ) -> Result<Vec<StoredExample>, StorageError> {
+        self.outage.check()?;
+        self.inner.unjudged_examples(tenant, user_id, model, limit).await
+    }
+
     async fn evidence(
         &self,
         tenant: &TenantId,

@@ -61,6 +61,10 @@ pub(crate) const NEEDS: &[(Method, &str, Need)] = &[
     (Method::GET, "/users/{user_id}", Need::Scope(Scope::Read)),
     (Method::GET, "/users/{user_id}/examples", Need::Scope(Scope::Read)),
     (Method::GET, "/groups", Need::Scope(Scope::Read)),
+    (Method::GET, "/accuracy", Need::Scope(Scope::Read)),
+    (Method::GET, "/accuracy/shots", Need::Scope(Scope::Read)),
+    (Method::GET, "/accuracy/timeline", Need::Scope(Scope::Read)),
+    (Method::POST, "/evaluate", Need::Scope(Scope::Score)),
     (Method::POST, "/models/reload", Need::Scope(Scope::Admin)),
     (Method::PUT, "/models/default", Need::Scope(Scope::Admin)),
 ];

@@ -29,6 +29,7 @@ use crate::{
     tags(
         (name = "scoring", description = "Rewards and preferences"),
         (name = "people", description = "Who there is, what they compared, what is believed of them"),
+        (name = "accuracy", description = "For whom a reward is right, and for whom it is wrong"),
         (name = "models", description = "Which models there are"),
         (name = "dashboard", description = "Pages for people: for which group is this reward wrong?"),
         (name = "operation", description = "Is it alive, what is it, how does it do"),

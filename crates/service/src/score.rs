@@ -1,6 +1,7 @@
 //! `POST /score` without HTTP: embeddings, user state, rewards, calibrated preferences.
 
 mod audience;
+mod own;
 pub(crate) mod plan;
 pub(crate) mod room;
 pub(crate) mod task;

@@ -1,6 +1,8 @@
 //! One file a route.
 
+mod accuracy;
 mod docs;
+mod evaluate;
 mod groups;
 mod health;
 mod info;
@@ -61,6 +63,10 @@ pub(crate) fn bounded() -> OpenApiRouter<AppState> {
         .routes(routes!(users::examples::erase))
         .routes(routes!(users::queries::rank))
         .routes(routes!(groups::list))
+        .routes(routes!(accuracy::accuracy))
+        .routes(routes!(accuracy::shots))
+        .routes(routes!(accuracy::timeline))
+        .routes(routes!(evaluate::evaluate))
         .routes(routes!(models::list))
         .routes(routes!(models::reload))
         .routes(routes!(models::set_default))

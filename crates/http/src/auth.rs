@@ -44,6 +44,7 @@ pub(crate) const NEEDS: &[(Method, &str, Need)] = &[
     (Method::GET, "/docs/", Need::Nothing),
     (Method::GET, "/docs/{*file}", Need::Nothing),
     (Method::GET, "/dashboard/assets/{file}", Need::Nothing),
+    (Method::GET, "/dashboard/{*lost}", Need::Nothing),
     (Method::GET, "/", Need::Scope(Scope::Read)),
     (Method::GET, "/dashboard/models", Need::Scope(Scope::Read)),
     (Method::GET, "/dashboard/users/{user_id}", Need::Scope(Scope::Read)),
@@ -193,7 +194,7 @@ mod tests {
         }
         // Files of pages; they are not in the document.
         routes.extend(
-            ["/docs/", "/docs/{*file}", "/dashboard/assets/{file}"]
+            ["/docs/", "/docs/{*file}", "/dashboard/assets/{file}", "/dashboard/{*lost}"]
                 .map(|path| ("GET".to_owned(), path.to_owned())),
         );
         let rows: BTreeSet<_> =

@@ -236,21 +236,28 @@ impl Users {
         Ok(self.people.storage().groups(tenant, after, limit).await?)
     }
 
-    /// The first `limit` attributes that people have, by name.
+    /// The first `limit` attributes that people have, by name, each with how many values it has, counted up to one more than
+    /// `most`.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn attributes(&self, tenant: &TenantId, limit: usize) -> Result<Vec<String>, UsersError> {
-        // No value that can be stored comes after this one, so that each question skips one attribute's values.
+    pub async fn attributes(
+        &self,
+        tenant: &TenantId,
+        limit: usize,
+        most: usize,
+    ) -> Result<Vec<(String, usize)>, UsersError> {
+        // No value that can be stored comes after this one, so that a question skips what is left of an attribute.
         let last_value = char::MAX.to_string().repeat(MAX_VALUE_BYTES / char::MAX.len_utf8());
-        let mut names: Vec<String> = Vec::new();
-        while names.len() < limit {
-            let after = names.last().map(|name| (name.as_str(), last_value.as_str()));
-            let found = self.people.storage().groups(tenant, after, 1).await?;
-            let Some(next) = found.into_iter().next() else { break };
-            names.push(next.key);
+        let mut attributes: Vec<(String, usize)> = Vec::new();
+        while attributes.len() < limit {
+            let after = attributes.last().map(|(name, _)| (name.as_str(), last_value.as_str()));
+            let found = self.people.storage().groups(tenant, after, most + 1).await?;
+            let Some(first) = found.first() else { break };
+            let values = found.iter().filter(|group| group.key == first.key).count();
+            attributes.push((first.key.clone(), values));
         }
-        Ok(names)
+        Ok(attributes)
     }
 
     /// Pairs that other people judged lately and this person did not, the latest first; the order of the two responses tells

@@ -9,4 +9,4 @@ mod html;
 mod routes;
 mod view;
 
-pub(crate) use routes::{as_page, file, pages};
+pub(crate) use routes::{as_page, file, lost, pages};

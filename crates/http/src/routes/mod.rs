@@ -97,6 +97,7 @@ pub fn router(state: AppState) -> Router {
     let authorized = from_fn_with_state(access, authorize);
     let pages = Router::from(dashboard::pages())
         .route("/dashboard/assets/{file}", get(dashboard::file))
+        .route("/dashboard/{*lost}", get(dashboard::lost))
         .route_layer(authorized.clone())
         .route_layer(from_fn_with_state(admission.clone(), admit))
         .route_layer(from_fn(dashboard::as_page))

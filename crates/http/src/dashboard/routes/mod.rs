@@ -18,7 +18,7 @@ pub(crate) use super::assets::file;
 use super::{
     controls::{Control, Fault},
     html::page,
-    view::{form::Choices, refusal},
+    view::{form::Choices, groups, refusal},
 };
 use crate::{
     problem::{Problem, ProblemType, Told},
@@ -36,6 +36,11 @@ pub(crate) fn pages() -> OpenApiRouter<AppState> {
         .routes(routes!(overview::overview))
         .routes(routes!(person::person))
         .routes(routes!(models::models))
+}
+
+/// What is at a path where no page is.
+pub(crate) async fn lost() -> Problem {
+    Problem::new(ProblemType::NotFound)
 }
 
 /// A problem as a page, for those who do not ask for JSON alone.
@@ -75,11 +80,11 @@ async fn choices(
     measurer: &Measurer,
     registered: &Registered,
 ) -> Result<Choices, Problem> {
-    let attributes = users.attributes(tenant, MAX_ATTRIBUTES).await?;
+    let attributes = users.attributes(tenant, MAX_ATTRIBUTES, groups::ROWS).await?;
     let mut models: Vec<String> =
         registered.current().map(|model| model.reference.name.to_string()).collect();
     models.dedup();
-    let measured = measurer.measured_models(tenant).await.map_err(problem)?;
+    let measured = measurer.measured_models(tenant).await?;
     models.extend(measured.iter().map(|measured| measured.model.to_string()));
     Ok(Choices { models, attributes, floor: measurer.options().min_users })
 }
@@ -105,18 +110,8 @@ impl From<MeasureError> for NotMeasured {
                 Control::Step,
                 format!("there would be more than {most} points; take a longer step or fewer days"),
             )),
-            other => Self::Problem(problem(other)),
+            other => Self::Problem(other.into()),
         }
-    }
-}
-
-/// An error that no control can mend.
-fn problem(error: MeasureError) -> Problem {
-    match error {
-        MeasureError::Registry(error) => error.into(),
-        MeasureError::Overloaded => Problem::overloaded(error),
-        MeasureError::Storage(error) => (&error).into(),
-        other => Problem::internal(&other),
     }
 }
 

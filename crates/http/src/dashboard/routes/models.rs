@@ -6,7 +6,6 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use polyreward_domain::{ModelRef, ModelSelector};
 use polyreward_service::{MeasureQuery, Measurer, ModelRegistry, Span};
 
-use super::problem;
 use crate::{
     auth::Authorized,
     dashboard::{html::page, view::models},
@@ -27,13 +26,8 @@ pub(crate) async fn models(
 ) -> Result<Response, Problem> {
     let tenant = &caller.0.tenant;
     let registered = registry.registered();
-    let predicted: Vec<ModelRef> = measurer
-        .measured_models(tenant)
-        .await
-        .map_err(problem)?
-        .into_iter()
-        .map(|measured| measured.model)
-        .collect();
+    let predicted: Vec<ModelRef> =
+        measurer.measured_models(tenant).await?.into_iter().map(|measured| measured.model).collect();
     let mut figures = HashMap::new();
     for model in registered.models().map(|model| &model.reference) {
         if !predicted.contains(model) {
@@ -46,7 +40,7 @@ pub(crate) async fn models(
                 span: Span::default(),
                 min_users: None,
             };
-            let accuracy = measurer.accuracy(tenant, &query).await.map_err(problem)?;
+            let accuracy = measurer.accuracy(tenant, &query).await?;
             figures.insert(model.clone(), accuracy.overall.clone());
         }
     }

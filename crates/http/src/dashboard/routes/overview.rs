@@ -22,6 +22,7 @@ use crate::{
             overview::{self, Chosen, Measured},
         },
     },
+    limits::Deadline,
     problem::Problem,
 };
 
@@ -47,6 +48,7 @@ pub(crate) async fn overview(
     State(measurer): State<Measurer>,
     State(users): State<Users>,
     State(registry): State<Arc<ModelRegistry>>,
+    deadline: Deadline,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -54,7 +56,7 @@ pub(crate) async fn overview(
     let (controls, faults) = Controls::of(query.as_deref().unwrap_or_default());
     let choices = choices(tenant, &users, &measurer, &registry.registered()).await?;
     if !faults.is_empty() {
-        return Ok(refused(StatusCode::BAD_REQUEST, &controls, &choices, &faults));
+        return Ok(refused(&controls, &choices, &faults));
     }
     let chosen = Chosen::of(&controls, &choices.attributes);
     let query = MeasureQuery {
@@ -64,25 +66,29 @@ pub(crate) async fn overview(
         min_users: controls.min_n,
     };
     let may_read_text = caller.0.may(Scope::ReadText);
-    match measure(&measurer, tenant, &query, &chosen, &controls, may_read_text).await {
+    let measured = measure(&measurer, tenant, &query, &chosen, &controls, may_read_text);
+    let Ok(measured) = tokio::time::timeout_at(deadline.0.into(), measured).await else {
+        return Err(Problem::deadline_exceeded(
+            "the figures were not computed in time; they are kept for who asks again",
+        ));
+    };
+    match measured {
         Ok(measured) if controls.page > pages(&measured) => {
             let fault = Fault::of(Control::Page, format!("there are {} pages of groups", pages(&measured)));
-            Ok(refused(StatusCode::BAD_REQUEST, &controls, &choices, &[fault]))
+            Ok(refused(&controls, &choices, &[fault]))
         }
         Ok(measured) => {
             let host = host_of(&headers);
             let shown = overview::of(&controls, &chosen, &choices, &query, &measured, host);
             Ok(page(StatusCode::OK, &shown))
         }
-        Err(NotMeasured::Fault(fault)) => {
-            Ok(refused(StatusCode::UNPROCESSABLE_ENTITY, &controls, &choices, &[fault]))
-        }
+        Err(NotMeasured::Fault(fault)) => Ok(refused(&controls, &choices, &[fault])),
         Err(NotMeasured::Problem(problem)) => Err(problem),
     }
 }
 
-fn refused(status: StatusCode, controls: &Controls, choices: &Choices, faults: &[Fault]) -> Response {
-    page(status, &overview::refused(controls, choices, faults))
+fn refused(controls: &Controls, choices: &Choices, faults: &[Fault]) -> Response {
+    page(StatusCode::UNPROCESSABLE_ENTITY, &overview::refused(controls, choices, faults))
 }
 
 fn pages(measured: &Measured) -> usize {

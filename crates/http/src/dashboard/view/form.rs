@@ -11,8 +11,8 @@ const OPTION_CHARS: usize = 40;
 pub(crate) struct Choices {
     /// Models, as selectors.
     pub models: Vec<String>,
-    /// Attributes that people have.
-    pub attributes: Vec<String>,
+    /// Attributes that people have, each with how many values it has, as far as that was counted.
+    pub attributes: Vec<(String, usize)>,
     /// People that a shown group has at least, when nothing is asked.
     pub floor: usize,
 }
@@ -66,6 +66,7 @@ pub(crate) fn of(controls: &Controls, chosen: [&str; 2], choices: &Choices, faul
         options: options_of(asked, options),
         fault: fault(control),
     };
+    let attributes: Vec<String> = choices.attributes.iter().map(|(name, _)| name.clone()).collect();
     let named = |none: &str, values: &[String]| -> Vec<(String, String)> {
         let values = values.iter().map(|value| (value.clone(), cut(value, OPTION_CHARS)));
         [(String::new(), none.to_owned())].into_iter().chain(values).collect()
@@ -88,8 +89,8 @@ pub(crate) fn of(controls: &Controls, chosen: [&str; 2], choices: &Choices, faul
     Form {
         selects: vec![
             select(Control::Model, controls.asked(Control::Model), named("the default", &choices.models)),
-            select(Control::GroupBy, chosen[0], named("nothing", &choices.attributes)),
-            select(Control::Cross, chosen[1], named("nothing", &choices.attributes)),
+            select(Control::GroupBy, chosen[0], named("nothing", &attributes)),
+            select(Control::Cross, chosen[1], named("nothing", &attributes)),
             select(Control::Step, controls.asked(Control::Step), plain(&steps)),
             select(Control::Sort, controls.asked(Control::Sort), plain(&sorts)),
         ],
@@ -119,7 +120,7 @@ mod tests {
     fn the_form_is_filled_with_what_was_asked_even_where_it_cannot_be() {
         let (controls, faults) = Controls::of("model=nobody&from=yesterday&min_n=x");
         let choices =
-            Choices { models: vec!["bt".to_owned()], attributes: vec!["country".to_owned()], floor: 5 };
+            Choices { models: vec!["bt".to_owned()], attributes: vec![("country".to_owned(), 3)], floor: 5 };
         let form = of(&controls, ["country", ""], &choices, &faults);
         let selected = |at: usize| {
             form.selects[at].options.iter().find(|option| option.selected).map(|option| option.value.as_str())

@@ -157,9 +157,7 @@ fn draw_cell(
         title: title.clone(),
     });
     if let Some(group) = found {
-        let few = group.figures.users < FEW_PEOPLE;
         let class = match shade(group.figures.accuracy) {
-            _ if few => "cell-text",
             0 | 4 => "cell-text strong",
             _ => "cell-text",
         };

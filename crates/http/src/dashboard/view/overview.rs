@@ -35,7 +35,7 @@ pub(crate) struct Measured {
     pub may_read_text: bool,
 }
 
-/// The attributes that make the groups: as asked, else the first that there are.
+/// The attributes that make the groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub group_by: Option<String>,
@@ -43,18 +43,22 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// What was asked, or what the page shows of its own accord.
-    pub fn of(controls: &Controls, attributes: &[String]) -> Self {
+    /// What was asked, or what the page shows of its own accord: the attribute with the most values that one page shows, as
+    /// the finest split hides the fewest people.
+    pub fn of(controls: &Controls, attributes: &[(String, usize)]) -> Self {
         let group_by = match &controls.group_by {
             Attribute::Named(name) => Some(name.clone()),
             Attribute::None => None,
-            Attribute::Unasked => attributes.first().cloned(),
+            Attribute::Unasked => {
+                let fineness = |values: usize| if values > groups::ROWS { 0 } else { values };
+                // Of two that are as fine, the first by name.
+                let finest = attributes.iter().rev().max_by_key(|(_, values)| fineness(*values));
+                finest.map(|(name, _)| name.clone())
+            }
         };
         let cross = match &controls.cross {
             Attribute::Named(name) => Some(name.clone()),
-            Attribute::None => None,
-            Attribute::Unasked if group_by.is_none() => None,
-            Attribute::Unasked => attributes.iter().find(|name| Some(*name) != group_by.as_ref()).cloned(),
+            Attribute::None | Attribute::Unasked => None,
         };
         Self { group_by, cross }
     }
@@ -282,6 +286,7 @@ fn no_intersections(controls: &Controls, chosen: &Chosen, choices: &Choices) -> 
     let others: Vec<CrossLink> = choices
         .attributes
         .iter()
+        .map(|(name, _)| name)
         .filter(|name| *name != group_by && Some(*name) != chosen.cross.as_ref())
         .map(|name| CrossLink {
             name: Label::new(name.clone()),
@@ -304,7 +309,7 @@ mod tests {
     fn choices() -> Choices {
         Choices {
             models: vec!["pal-a".to_owned(), "pal-a@1a2b".to_owned()],
-            attributes: vec!["age".to_owned(), "country".to_owned()],
+            attributes: vec![("age".to_owned(), 4), ("country".to_owned(), 6), ("id".to_owned(), 51)],
             floor: 5,
         }
     }
@@ -346,7 +351,7 @@ mod tests {
 
     #[test]
     fn sections_come_in_the_order_of_the_questions() {
-        let html = page("group_by=country", &measured(made_up::unfair())).render().unwrap();
+        let html = page("group_by=country&cross=age", &measured(made_up::unfair())).render().unwrap();
         keep("overview.html", &html);
         let ids = [
             "context",
@@ -428,11 +433,11 @@ mod tests {
             page("from=2026-01-01&to=2026-01-31&min_n=9", &measured(made_up::unfair())).links.unwrap();
         assert_eq!(
             links.csv,
-            "group_by=age&from=2026-01-01T00%3A00%3A00Z&to=2026-02-01T00%3A00%3A00Z&min_n=9&format=csv"
+            "group_by=country&from=2026-01-01T00%3A00%3A00Z&to=2026-02-01T00%3A00%3A00Z&min_n=9&format=csv"
         );
         assert_eq!(
             links.permalink,
-            "model=pal-a%403f9c&group_by=age&cross=country&from=2026-01-01&to=2026-01-31&min_n=9"
+            "model=pal-a%403f9c&group_by=country&cross=&from=2026-01-01&to=2026-01-31&min_n=9"
         );
     }
 }

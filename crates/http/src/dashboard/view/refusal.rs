@@ -56,7 +56,7 @@ fn advice(told: &Told) -> (String, &'static str) {
         ProblemType::DatabaseUnavailable => (format!(
             "The database is gone, busy or slow; nothing is lost. Try again {wait}. If it stays so, look at GET /ready, and choose fewer days."
         ), ""),
-        ProblemType::Overloaded | ProblemType::DeadlineExceeded => (format!(
+        ProblemType::QueryTooSlow | ProblemType::Overloaded | ProblemType::DeadlineExceeded => (format!(
             "Many ask at once, and scoring comes first. Try again {wait}, or choose fewer days."
         ), ""),
         ProblemType::NoModel => (

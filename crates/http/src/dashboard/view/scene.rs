@@ -1,9 +1,9 @@
 //! A drawing: what an SVG shows, in per cent across and pixels down, so that it fits any width and its text keeps its size.
 
 /// Where the plot begins, in per cent of the width: axis labels stand left of it.
-const LEFT: f64 = 13.0;
+pub(crate) const LEFT: f64 = 13.0;
 /// Where it ends.
-const RIGHT: f64 = 98.0;
+pub(crate) const RIGHT: f64 = 95.0;
 
 /// A straight line.
 #[derive(Debug, Clone, PartialEq)]

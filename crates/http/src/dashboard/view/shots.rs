@@ -3,7 +3,7 @@
 use polyreward_service::{Curves, Point, Shots};
 
 use super::{
-    scene::{Scale, Scene, Shape, range_of_shares},
+    scene::{LEFT, RIGHT, Scale, Scene, Shape, range_of_shares},
     table::{Cell, Table},
     text::{counted, exact, exact_or_empty, percent, percent_interval, points, points_interval},
 };
@@ -119,8 +119,8 @@ fn plot(points: &[Point<Shots>], words: &str) -> Scene {
 /// Lines across at round shares, with their labels.
 pub(crate) fn share_axis(scene: &mut Scene, y: Scale) {
     for tick in y.ticks() {
-        scene.line((13.0, y.at(tick)), (98.0, y.at(tick)), "grid");
-        scene.text((11.5, y.at(tick) + 4.0), "end", "tick", format!("{:.0} %", 100.0 * tick));
+        scene.line((LEFT, y.at(tick)), (RIGHT, y.at(tick)), "grid");
+        scene.text((LEFT - 1.5, y.at(tick) + 4.0), "end", "tick", format!("{:.0} %", 100.0 * tick));
     }
 }
 

@@ -15,10 +15,6 @@ pub(crate) struct Column {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cell {
     pub text: String,
-    /// The whole, where the text is cut; else empty.
-    pub title: String,
-    /// Where it leads; else empty.
-    pub href: String,
     /// Whether it names its row.
     pub is_head: bool,
 }
@@ -26,7 +22,7 @@ pub(crate) struct Cell {
 impl Cell {
     /// Plain text or a number.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), title: String::new(), href: String::new(), is_head: false }
+        Self { text: text.into(), is_head: false }
     }
 
     /// What names its row.
@@ -37,12 +33,6 @@ impl Cell {
     /// What names its row and was chosen by somebody else: whole, as a table has room.
     pub fn name(label: &Label) -> Self {
         Self::head(label.full.clone())
-    }
-
-    /// The same cell as a link.
-    pub fn to(mut self, href: String) -> Self {
-        self.href = href;
-        self
     }
 }
 

@@ -12,7 +12,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use polyreward_backbone::BackboneOptions;
-use polyreward_service::{LearnLimits, PeopleOptions};
+use polyreward_service::{LearnLimits, MeasureOptions, PeopleOptions};
 use polyreward_training::TrainConfig;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub struct Config {
     pub users: Users,
     /// Where people and keys are kept.
     pub database: Database,
+    /// How accuracy is measured.
+    pub accuracy: Accuracy,
     /// Training.
     pub train: TrainConfig,
 }
@@ -232,6 +234,43 @@ impl Database {
     }
 }
 
+/// How accuracy is measured, over HTTP and on the dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accuracy {
+    /// People that a group has at least to be shown; a question can only ask for more.
+    pub min_users: usize,
+    /// Answers computed at once at most; others wait for their turn.
+    pub max_concurrent: usize,
+    /// Questions that wait at most; more are refused with 503.
+    pub max_waiting: usize,
+    /// Milliseconds that the database may take for one part of an answer.
+    pub timeout_ms: u64,
+}
+
+impl Default for Accuracy {
+    fn default() -> Self {
+        let MeasureOptions { min_users, max_concurrent, max_waiting } = MeasureOptions::default();
+        Self { min_users, max_concurrent, max_waiting, timeout_ms: 10_000 }
+    }
+}
+
+impl Accuracy {
+    /// What the service wants to know.
+    pub fn options(&self) -> MeasureOptions {
+        MeasureOptions {
+            min_users: self.min_users,
+            max_concurrent: self.max_concurrent,
+            max_waiting: self.max_waiting,
+        }
+    }
+
+    /// How long the database may take for one part of an answer.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}
+
 /// A URL with a password in it; only [`DatabaseUrl::expose`] tells.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -377,6 +416,9 @@ fn check(config: &Config) -> Result<(), UsageError> {
         ("server.max_rewards", config.server.max_rewards),
         ("server.max_in_flight", config.server.max_in_flight),
         ("users.max_examples", config.users.max_examples),
+        ("accuracy.min_users", config.accuracy.min_users),
+        ("accuracy.max_concurrent", config.accuracy.max_concurrent),
+        ("accuracy.timeout_ms", usize::try_from(config.accuracy.timeout_ms).unwrap_or(usize::MAX)),
         ("database.max_connections", config.database.max_connections as usize),
         ("backbone.intra_threads", config.backbone.intra_threads),
         ("backbone.tokenizer_threads", config.backbone.tokenizer_threads),

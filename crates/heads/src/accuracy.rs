@@ -4,9 +4,29 @@
 //! one answer come from the same draws of everybody: a group's share of them varies as it would if people were asked anew,
 //! and a difference between groups has an interval of its own.
 
+mod changes;
+mod clustered;
+mod crowd;
+mod figures;
+mod gap;
+mod inversion;
+mod rows;
+
+pub use changes::changes;
+pub use clustered::{difference_interval, share_interval};
 use polyreward_domain::Tally;
 
-use crate::evaluation::{Bootstrap, Interval};
+use crate::{
+    evaluation::{Bootstrap, Interval},
+    resampling::draw,
+};
+use crowd::{Order, Totals, group_sizes, shown};
+use figures::{STATISTICS, figures, write_statistics};
+use gap::{Shown, gap};
+use rows::Drawn;
+
+/// Groups whose statistics are kept at a time, so that thousands of groups take time and not memory.
+const BATCH: usize = 256;
 
 /// Whose predictions are measured, and in which groups.
 #[derive(Debug, Clone, Copy)]
@@ -123,16 +143,64 @@ pub struct Changes {
 }
 
 /// Accuracy by group; none where there is no prediction.
+///
+/// # Panics
+/// If a group is not below the number of groups, or people and groups are not as many.
 pub fn by_group(people: Grouped<'_>, bootstrap: Bootstrap) -> Option<GroupedFigures> {
-    let _ = (people, bootstrap);
-    todo!()
-}
-
-/// How figures changed between two models that predicted about the same people, row by row; somebody about whom only one of
-/// them did has an empty row in the other. None where either has no prediction.
-pub fn changes(current: Grouped<'_>, previous: Grouped<'_>, bootstrap: Bootstrap) -> Option<Changes> {
-    let _ = (current, previous, bootstrap);
-    todo!()
+    assert_eq!(people.tallies.len(), people.group_of.len(), "a group for each person");
+    let everybody = Totals::of(people.tallies);
+    if everybody.users == 0 {
+        return None;
+    }
+    let sizes = group_sizes(people);
+    let shown = shown(&sizes, people.min_users);
+    let order = Order::new(people.group_of, &shown, |at| people.tallies[at].n() > 0);
+    let mean_share = everybody.user_accuracy();
+    let rows = order.rows(people.tallies, mean_share);
+    let mut overall = None;
+    let mut groups = vec![None; people.groups];
+    let mut drawn_groups = Vec::with_capacity(order.segments.len());
+    // There is one batch at least: everybody is drawn even where no group is shown.
+    for batch in 0..order.segments.len().div_ceil(BATCH).max(1) {
+        let first = batch * BATCH;
+        let segments = &order.segments[first..order.segments.len().min(first + BATCH)];
+        let width = (segments.len() + 1) * STATISTICS;
+        let drawn = draw(rows.len(), bootstrap, width, |counts, to| {
+            let mut to = to.chunks_exact_mut(STATISTICS);
+            let mut total = Drawn::default();
+            for ((_, range), to) in segments.iter().zip(&mut to) {
+                let sums = Drawn::of(&rows, counts, range.clone());
+                total += sums;
+                write_statistics(&sums, to);
+            }
+            if let (0, Some(to)) = (batch, to.next()) {
+                let end = segments.last().map_or(0, |(_, range)| range.end);
+                total += Drawn::of(&rows, counts, end..rows.len());
+                write_statistics(&total, to);
+            }
+        });
+        let statistics =
+            |at: usize| drawn.chunks_exact(width).map(move |draw| &draw[at * STATISTICS..][..STATISTICS]);
+        if batch == 0 {
+            overall = Some(figures(&everybody, statistics(segments.len()), mean_share));
+        }
+        for (at, (group, range)) in segments.iter().enumerate() {
+            let totals = Totals::of(order.people[range.clone()].iter().map(|at| &people.tallies[*at]));
+            groups[*group] = Some(figures(&totals, statistics(at), mean_share));
+            drawn_groups.push(Shown {
+                group: *group,
+                users: totals.users,
+                accuracy: totals.accuracy(),
+                drawn: statistics(at).map(|statistics| statistics[0] as f32).collect(),
+            });
+        }
+    }
+    Some(GroupedFigures {
+        overall: overall.expect("the first batch draws everybody"),
+        groups,
+        suppressed: sizes.iter().zip(&shown).filter(|(users, shown)| **users > 0 && !**shown).count(),
+        gap: gap(&drawn_groups, &order, people.tallies, bootstrap.seed),
+    })
 }
 
 /// Sums over people of the products that the spread of a ratio between people needs.
@@ -150,18 +218,4 @@ pub struct RatioSums {
     pub n_x: f64,
     /// Sum over people of the numerator squared.
     pub x_x: f64,
-}
-
-/// The 95 % interval of a share `x / n` of clustered counts: Wilson's with as many independent trials as the spread between
-/// people leaves, at most `n` and at least the people where they do not spread. None below two people.
-pub fn share_interval(sums: RatioSums) -> Option<Interval> {
-    let _ = sums;
-    todo!()
-}
-
-/// The 95 % interval of a difference of shares `x / n` of clustered counts, by linearisation, with Student's quantile of
-/// `users - 1` degrees of freedom. None below two people.
-pub fn difference_interval(sums: RatioSums) -> Option<Interval> {
-    let _ = sums;
-    todo!()
 }

@@ -25,6 +25,7 @@ mod mlp;
 mod pal_a;
 mod pal_b;
 mod posterior;
+mod resampling;
 mod scalarisation;
 mod state;
 mod trunk;

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use polyreward_backbone::{BackboneError, InputError};
-use polyreward_service::{RegistryError, StatesError, StorageError};
+use polyreward_service::{MeasureError, RegistryError, ScoreError, StatesError, StorageError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,6 +26,8 @@ const MAX_LISTED: usize = 1000;
 const MAX_POINTER_CHARS: usize = 256;
 /// When to try again while the server starts, stops or has no model.
 const NOT_READY_RETRY_S: u64 = 5;
+/// When to ask a question again that took too long.
+const TOO_SLOW_RETRY_S: u64 = 10;
 /// When to try again while the database cannot be used.
 const DATABASE_RETRY_S: u64 = 2;
 
@@ -123,6 +125,8 @@ problem_types! {
     NotReady = "not-ready", "The server is not ready", SERVICE_UNAVAILABLE;
     /// The database is gone, slow, restarting or read-only.
     DatabaseUnavailable = "database-unavailable", "The database cannot be used now", SERVICE_UNAVAILABLE;
+    /// The database took longer over a question than it may.
+    QueryTooSlow = "query-too-slow", "The question takes longer than it may", SERVICE_UNAVAILABLE;
     /// The server is about to stop.
     Draining = "draining", "The server is about to stop", SERVICE_UNAVAILABLE;
     /// Our own fault, or a dependency's.
@@ -279,6 +283,16 @@ impl Problem {
         Self { faults: vec![fault], ..Self::new(ProblemType::UnknownModel) }
     }
 
+    /// The same where a query parameter names it.
+    pub(crate) fn unknown_model_parameter(detail: impl fmt::Display) -> Self {
+        let fault = InputFault {
+            parameter: Some("model"),
+            pointer: None,
+            ..InputFault::of(ProblemType::UnknownModel, String::new(), detail)
+        };
+        Self { faults: vec![fault], ..Self::new(ProblemType::UnknownModel) }
+    }
+
     /// People whom the body names and whose examples cannot be used.
     pub(crate) fn unusable_examples(mut faults: Vec<InputFault>) -> Self {
         let detail = format!("the examples of {} of the people asked for cannot be used", faults.len());
@@ -335,6 +349,7 @@ impl Problem {
     /// A response of this problem's status whose body is `body`, given this problem's members.
     pub(crate) fn respond_with<T: Serialize>(self, body: impl FnOnce(ProblemBody) -> T) -> Response {
         let (status, retry_after_s) = (self.kind.status(), self.retry_after_s);
+        let told = Told { kind: self.kind, detail: self.told(), retry_after_s };
         metrics::problem(self.kind);
         let members = ProblemBody {
             type_uri: self.kind.uri(),
@@ -352,8 +367,31 @@ impl Problem {
         if let Some(seconds) = retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(told);
         response
     }
+
+    /// What happened this time, in one line.
+    fn told(&self) -> Option<String> {
+        let fault = || {
+            self.faults.first().map(|fault| match fault.parameter.or(fault.header) {
+                Some(name) => format!("{name} {}", fault.detail),
+                None => fault.detail.clone(),
+            })
+        };
+        self.detail.clone().or_else(fault)
+    }
+}
+
+/// What a page says of a problem: left with its response for whoever shows pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Which kind of problem.
+    pub kind: ProblemType,
+    /// What happened this time.
+    pub detail: Option<String>,
+    /// After how long to try again.
+    pub retry_after_s: Option<u64>,
 }
 
 /// An error and its causes in one line.
@@ -421,6 +459,31 @@ impl From<RegistryError> for Problem {
             RegistryError::UnknownModel(_) => Self::unknown_model(&error),
             RegistryError::NoModel => Self::new(ProblemType::NoModel).retry_after(NOT_READY_RETRY_S),
             _ => Self::internal(&error),
+        }
+    }
+}
+
+/// Of a question in query parameters.
+impl From<MeasureError> for Problem {
+    fn from(error: MeasureError) -> Self {
+        match error {
+            MeasureError::Registry(error @ RegistryError::UnknownModel(_)) => {
+                Self::unknown_model_parameter(&error)
+            }
+            MeasureError::Registry(error) => error.into(),
+            MeasureError::UnknownAttribute { .. } => Self::parameters(vec![("group_by", error.to_string())]),
+            MeasureError::TooManyPoints(_) => Self::parameters(vec![("step", error.to_string())]),
+            MeasureError::Overloaded => Self::overloaded(&error),
+            MeasureError::Storage(error) if matches!(*error, StorageError::TooSlow(_)) => {
+                let causes = with_causes(&error);
+                tracing::warn!(error = %causes, "a question took too long: {causes}");
+                let detail = "the database took longer than it may; ask for a shorter time (from, to) or for \
+                              fewer groups, or again when it has less to do";
+                Self::new(ProblemType::QueryTooSlow).detail(detail).retry_after(TOO_SLOW_RETRY_S)
+            }
+            MeasureError::Storage(error) => (&*error).into(),
+            MeasureError::Score(ScoreError::DeadlineExceeded) => Self::deadline_exceeded(&error),
+            MeasureError::Score(_) | MeasureError::GivenUp => Self::internal(&error),
         }
     }
 }

@@ -20,6 +20,10 @@ pub const EXAMPLES_TOTAL: &str = "polyreward_examples_total";
 pub const POSTS_TOTAL: &str = "polyreward_example_posts_total";
 /// Seconds in which a person's row is held while their models learn.
 pub const LEARN_SECONDS: &str = "polyreward_learn_seconds";
+/// Questions about accuracy, by kind and outcome; `kept` are answers that were there already.
+pub const MEASURES_TOTAL: &str = "polyreward_accuracy_queries_total";
+/// Seconds in which an answer about accuracy is computed, by kind.
+pub const MEASURE_SECONDS: &str = "polyreward_accuracy_seconds";
 /// People erased.
 pub const ERASURES_TOTAL: &str = "polyreward_erasures_total";
 /// Models that can answer.
@@ -52,6 +56,12 @@ pub fn describe() {
         LEARN_SECONDS,
         metrics::Unit::Seconds,
         "Time in which a person's row is held while their models learn"
+    );
+    metrics::describe_counter!(MEASURES_TOTAL, "Questions about accuracy, by kind and outcome");
+    metrics::describe_histogram!(
+        MEASURE_SECONDS,
+        metrics::Unit::Seconds,
+        "Time in which an answer about accuracy is computed, by kind"
     );
     metrics::describe_counter!(ERASURES_TOTAL, "People erased");
     metrics::describe_gauge!(MODELS, "Models that can answer");

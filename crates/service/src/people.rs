@@ -434,7 +434,7 @@ impl People {
 }
 
 /// How many people were erased: what was read before an erasure may not be kept after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Erasures(u64);
 
 /// How long a probe waits for the database.

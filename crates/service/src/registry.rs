@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use ndarray::{Array2, s};
 use polyreward_backbone::BackboneInfo;
-use polyreward_domain::{ModelName, ModelRef, ModelSelector, ModelVersion};
+use polyreward_domain::{HeadFamily, ModelName, ModelRef, ModelSelector, ModelVersion};
 use polyreward_heads::{
     CardError, Head, HeadError, LoadedHead, ModelCard, Moments, TextEmbeddings, WeightsError, read_head,
 };
@@ -158,6 +158,11 @@ impl Registered {
         })
     }
 
+    /// The Bradley-Terry model that every number is held against, if there is one.
+    pub fn baseline(&self) -> Option<&Arc<Model>> {
+        baseline_of(self.current())
+    }
+
     /// Every folder that could not be loaded.
     pub fn failed(&self) -> &[FailedModel] {
         &self.failed
@@ -193,6 +198,17 @@ impl Registered {
             })
             .max_by(|a, b| (a.written, &a.reference).cmp(&(b.written, &b.reference)))
     }
+}
+
+/// The Bradley-Terry model among some: the newest of the name `bt`, else of the first name.
+pub(crate) fn baseline_of<'a>(models: impl Iterator<Item = &'a Arc<Model>>) -> Option<&'a Arc<Model>> {
+    let is_named_after = |model: &Model| model.reference.name.as_str() == HeadFamily::Bt.as_str();
+    models.filter(|model| model.head.family() == HeadFamily::Bt).max_by(|a, b| {
+        is_named_after(a)
+            .cmp(&is_named_after(b))
+            .then_with(|| b.reference.name.cmp(&a.reference.name))
+            .then_with(|| (a.written, &a.reference).cmp(&(b.written, &b.reference)))
+    })
 }
 
 /// What a rescan changed.

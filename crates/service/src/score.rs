@@ -1,6 +1,7 @@
 //! `POST /score` without HTTP: embeddings, user state, rewards, calibrated preferences.
 
 mod audience;
+mod own;
 pub(crate) mod plan;
 pub(crate) mod room;
 pub(crate) mod task;
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Two responses to one prompt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// What both answer.
     pub prompt: Arc<Prompt>,

@@ -226,4 +226,13 @@ pub trait Measures: Debug + Send + Sync {
 
     /// Models that have predicted, by their first prediction, the newest last.
     async fn measured_models(&self, tenant: &TenantId) -> Result<Vec<MeasuredModel>, StorageError>;
+
+    /// The first `limit` of the attributes that people have, from this one on, in the order of their bytes. One look-up in
+    /// an index each, however many people have it.
+    async fn attribute_keys(
+        &self,
+        tenant: &TenantId,
+        from: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError>;
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use polyreward_http::{AppState, Drained, Limits, Parts, PrometheusHandle, ServeOptions, install_metrics};
-use polyreward_service::{Access, AccessOptions, MeasureOptions, ModelRegistry, People, SystemClock};
+use polyreward_service::{Access, AccessOptions, ModelRegistry, People, SystemClock};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
@@ -115,7 +115,7 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
         access,
         clock,
         limits,
-        measuring: MeasureOptions::default(),
+        measuring: config.accuracy.options(),
         metrics,
     });
     announce(&listener)?;

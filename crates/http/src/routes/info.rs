@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use polyreward_backbone::{Backbone, BackboneInfo, CacheStats};
-use polyreward_service::ModelRegistry;
+use polyreward_service::{Measurer, ModelRegistry};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -63,6 +63,8 @@ struct LimitsReply {
     max_pending_cells: usize,
     /// Examples that are kept of one person; more are refused.
     max_examples: usize,
+    /// People that a group has at least to be shown in an answer about accuracy; `min_n` can only raise it.
+    min_users: usize,
     /// Bytes of a body.
     max_body_bytes: usize,
     /// Bytes of all bodies held at once.
@@ -123,6 +125,7 @@ pub(crate) async fn info(
     State(backbone): State<Backbone>,
     State(registry): State<Arc<ModelRegistry>>,
     State(limits): State<Arc<Limits>>,
+    State(measurer): State<Measurer>,
 ) -> Json<InfoReply> {
     let registered = registry.registered();
     Json(InfoReply {
@@ -138,6 +141,7 @@ pub(crate) async fn info(
             max_rewards: limits.max_rewards,
             max_pending_cells: limits.max_pending_cells,
             max_examples: limits.max_examples,
+            min_users: measurer.options().min_users,
             max_body_bytes: limits.max_body_bytes,
             max_pending_body_bytes: limits.max_pending_body_bytes,
             max_in_flight: limits.max_in_flight,

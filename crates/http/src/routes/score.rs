@@ -14,8 +14,8 @@ use polyreward_service::{ScoreOutcome, Scorer};
 
 use self::{reply::ScoreReply, request::ScoreRequest};
 pub(crate) use self::{
-    reply::{UsageReply, UserReply},
-    request::{Entries, Optional, OverflowBody, PairBody, Places},
+    reply::{MODEL_VERSION, UsageReply, UserReply},
+    request::{Entries, Optional, OverflowBody, PairBody, Places, score_problem},
 };
 use crate::{
     auth::Authorized,

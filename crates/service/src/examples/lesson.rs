@@ -11,7 +11,7 @@ use super::{LearnError, StateSummary};
 use crate::{
     judge::Judge,
     people::evidence::{Features, Vote, restored, version_of},
-    registry::Model,
+    registry::{Model, baseline_of},
     score::RewardScale,
 };
 
@@ -68,7 +68,8 @@ impl Lesson {
             let learn = |(model, key, stored): &(Arc<Model>, ModelKey, Option<StoredState>)| {
                 self.learn(model, *key, stored.as_ref(), &votes, &embeddings, now)
             };
-            self.pupils.iter().map(learn).collect()
+            let learnings = self.pupils.iter().map(learn).collect::<Result<Vec<_>, _>>()?;
+            Ok(beside_the_baseline(learnings, baseline_of(self.pupils.iter().map(|(model, ..)| model))))
         };
         match tokio::task::spawn_blocking(task).await {
             Ok(learnings) => Ok(learnings?),
@@ -118,7 +119,7 @@ impl Lesson {
                 shot: (known + at) as u64,
                 preference: preferences[[0, 0]],
                 population_preference: preferences[[1, 0]],
-                // Known once every pupil has predicted.
+                // Known once every model has predicted.
                 baseline_preference: None,
                 created_at: now,
             });
@@ -135,6 +136,20 @@ impl Lesson {
             state: Arc::new(state),
         })
     }
+}
+
+/// Puts what the baseline said of an example beside what each model said of it.
+fn beside_the_baseline(mut learnings: Vec<Learning>, baseline: Option<&Arc<Model>>) -> Vec<Learning> {
+    let of_baseline =
+        baseline.and_then(|model| learnings.iter().find(|learning| learning.model == model.reference));
+    let Some(of_baseline) = of_baseline else { return learnings };
+    let said: Vec<f64> = of_baseline.predictions.iter().map(|prediction| prediction.preference).collect();
+    for learning in &mut learnings {
+        for (prediction, preference) in learning.predictions.iter_mut().zip(&said) {
+            prediction.baseline_preference = Some(*preference);
+        }
+    }
+    learnings
 }
 
 /// Which part of the prior's standard deviation is left: the root of the ratio of the total variances, at most 1 where

@@ -97,7 +97,7 @@ pub struct Point<X> {
 }
 
 /// Numbers of examples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shots {
     /// The least.
     pub from: u64,
@@ -106,7 +106,7 @@ pub struct Shots {
 }
 
 /// A step of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StepStart(pub OffsetDateTime);
 
 /// Accuracy against time.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, thread};
 
 use foldhash::fast::RandomState;
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use polyreward_backbone::{Embedded, InputError};
 use polyreward_heads::{HeadError, UserState};
 
@@ -52,6 +52,9 @@ impl Panel {
         panel
     }
 }
+
+/// P(a preferred to b) by a pair's own person, and by the population.
+pub(crate) type Own = [f64; 2];
 
 /// Why a task has no results.
 #[derive(Debug)]
@@ -235,6 +238,35 @@ impl Task {
                     uncertainty: preferences.deviation[[0, at]],
                 }]
             },
+        ))
+    }
+
+    /// P(a preferred to b) of each pair by the person who sits at its place, and by the population.
+    pub fn own(mut self) -> Result<Vec<Result<Answer<Own>, Fault>>, TaskError> {
+        self.wanted.check()?;
+        if self.pairs() == 0 {
+            return Ok(Vec::new());
+        }
+        let features = self.features()?;
+        let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
+        let population = self.model.head.population();
+        let judge = Judge { model: &self.model, scale: self.scale };
+        let mut own = vec![[f64::NAN; 2]; self.pairs()];
+        for (seat, state) in self.panel.states.iter().enumerate() {
+            self.wanted.check()?;
+            let theirs: Vec<usize> = (0..own.len()).filter(|at| self.panel.seats[*at] == seat).collect();
+            let state = state.as_deref().unwrap_or(population);
+            let (a, b) = (a.select(Axis(0), &theirs), b.select(Axis(0), &theirs));
+            let preferences = judge.preferences(&[state, population], a.view(), b.view())?;
+            for (row, at) in theirs.into_iter().enumerate() {
+                if preferences.is_finite(row) {
+                    own[at] = [preferences.value[[0, row]], preferences.value[[1, row]]];
+                }
+            }
+        }
+        Ok(self.answers(
+            |at, _| own[at].iter().any(|preference| preference.is_nan()).then_some(0),
+            |at, _| vec![own[at]],
         ))
     }
 

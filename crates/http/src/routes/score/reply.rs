@@ -13,7 +13,7 @@ use super::request::Places;
 use crate::problem::{InputFault, Problem};
 
 /// Names the model that answered.
-const MODEL_VERSION_HEADER: HeaderName = HeaderName::from_static("x-model-version");
+pub(crate) const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 /// Names the version of the user's state.
 const USER_STATE_VERSION_HEADER: HeaderName = HeaderName::from_static("x-user-state-version");
 
@@ -203,7 +203,7 @@ pub(crate) struct UsageReply {
 pub(super) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
     let model = HeaderValue::from_str(&outcome.model.to_string()).expect("model names are ASCII");
     let state = HeaderValue::from(outcome.state_version.get());
-    HeaderMap::from_iter([(MODEL_VERSION_HEADER, model), (USER_STATE_VERSION_HEADER, state)])
+    HeaderMap::from_iter([(MODEL_VERSION, model), (USER_STATE_VERSION_HEADER, state)])
 }
 
 impl ScoreReply {

@@ -163,37 +163,42 @@ impl Places {
 
     /// The service's error as this request's.
     pub fn problem(&self, error: ScoreError) -> Problem {
-        match error {
-            ScoreError::Faults(faults) => {
-                Problem::invalid(faults.iter().map(|fault| self.fault(fault)).collect())
-            }
-            ScoreError::Model(error) => error.into(),
-            ScoreError::Backbone(error) => (&error).into(),
-            ScoreError::EmptyAudience => {
-                Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
-            }
-            ScoreError::TooManyRewards { limit, .. } => {
-                Problem::new(ProblemType::TooManyRewards).detail(&error).limit("max_rewards", limit)
-            }
-            ScoreError::NoRoom => Problem::overloaded(&error),
-            ScoreError::DeadlineExceeded => Problem::deadline_exceeded(&error),
-            ScoreError::UnusableExamples(people) => {
-                Problem::unusable_examples(people.iter().map(|(asked, why)| unusable(*asked, why)).collect())
-            }
-            ScoreError::States(error) => (&error).into(),
-            ScoreError::Head(error) => Problem::internal(&error),
-        }
+        let whose = |asked| match asked {
+            Asked::User => "/user_id".to_owned(),
+            Asked::Users(at) => format!("/user_ids/{at}"),
+            Asked::Audience => "/audience/group".to_owned(),
+        };
+        score_problem(error, |fault| self.fault(fault), whose)
     }
 }
 
-/// That somebody's examples cannot be used, at the place where the request asks for them.
-fn unusable(asked: Asked, why: &Unusable) -> InputFault {
-    let pointer = match asked {
-        Asked::User => "/user_id".to_owned(),
-        Asked::Users(at) => format!("/user_ids/{at}"),
-        Asked::Audience => "/audience/group".to_owned(),
-    };
-    InputFault::of(ProblemType::UnusableExamples, pointer, why)
+/// The service's error as that of a request in which faults stand at some places, and the people asked for at others.
+pub(crate) fn score_problem(
+    error: ScoreError,
+    fault: impl Fn(&Fault) -> InputFault,
+    whose: impl Fn(Asked) -> String,
+) -> Problem {
+    match error {
+        ScoreError::Faults(faults) => Problem::invalid(faults.iter().map(fault).collect()),
+        ScoreError::Model(error) => error.into(),
+        ScoreError::Backbone(error) => (&error).into(),
+        ScoreError::EmptyAudience => {
+            Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
+        }
+        ScoreError::TooManyRewards { limit, .. } => {
+            Problem::new(ProblemType::TooManyRewards).detail(&error).limit("max_rewards", limit)
+        }
+        ScoreError::NoRoom => Problem::overloaded(&error),
+        ScoreError::DeadlineExceeded => Problem::deadline_exceeded(&error),
+        ScoreError::UnusableExamples(people) => {
+            let unusable = |(asked, why): &(Asked, Unusable)| {
+                InputFault::of(ProblemType::UnusableExamples, whose(*asked), why)
+            };
+            Problem::unusable_examples(people.iter().map(unusable).collect())
+        }
+        ScoreError::States(error) => (&error).into(),
+        ScoreError::Head(error) => Problem::internal(&error),
+    }
 }
 
 impl ScoreRequest {

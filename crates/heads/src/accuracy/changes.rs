@@ -1,0 +1,140 @@
+//! What became of the headline figures from one model to another, about the same people.
+
+use polyreward_domain::Tally;
+
+use super::{
+    Change, Changes, Grouped,
+    crowd::{Order, Totals, group_sizes, shown},
+    figures::{excesses, expected_calibration_error},
+    rows::{Drawn, Row},
+};
+use crate::{
+    evaluation::Bootstrap,
+    resampling::{draw, percentiles},
+};
+
+/// A figure that one model has in one draw, or in truth.
+#[derive(Debug, Clone, Copy)]
+struct Headline {
+    accuracy: f64,
+    /// Lowest and highest accuracy of shown groups; not numbers where there is none.
+    worst: f64,
+    best: f64,
+    ece: f64,
+}
+
+impl Headline {
+    /// Later figures less earlier ones: accuracy, worst group, gap, calibration error.
+    fn since(self, previous: Self) -> [f64; 4] {
+        [
+            self.accuracy - previous.accuracy,
+            self.worst - previous.worst,
+            (self.best - self.worst) - (previous.best - previous.worst),
+            self.ece - previous.ece,
+        ]
+    }
+}
+
+/// One model about everybody.
+struct Side<'a> {
+    tallies: &'a [Tally],
+    rows: Vec<Row>,
+    totals: Totals,
+    /// By segment of the order.
+    shown: Vec<bool>,
+    sizes: Vec<usize>,
+}
+
+impl<'a> Side<'a> {
+    fn new(tallies: &'a [Tally], order: &Order, sizes: &[usize], group_shown: &[bool]) -> Self {
+        Self {
+            tallies,
+            rows: order.rows(tallies, 0.0),
+            totals: Totals::of(tallies),
+            shown: order.segments.iter().map(|(group, _)| group_shown[*group]).collect(),
+            sizes: sizes.to_vec(),
+        }
+    }
+
+    fn observed(&self, order: &Order) -> Headline {
+        let groups = order.segments.iter().zip(&self.shown).filter(|(_, shown)| **shown);
+        let accuracies = groups.map(|((_, range), _)| {
+            Totals::of(order.people[range.clone()].iter().map(|at| &self.tallies[*at])).accuracy()
+        });
+        let (worst, best) = ends(accuracies);
+        let n = self.totals.sums.n();
+        let ece = expected_calibration_error(n, excesses(&self.totals.sums));
+        Headline { accuracy: self.totals.accuracy(), worst, best, ece }
+    }
+
+    fn drawn(&self, order: &Order, counts: &[u16]) -> Headline {
+        let mut everybody = Drawn::default();
+        let mut end = 0;
+        let accuracies = order.segments.iter().zip(&self.shown).filter_map(|((_, range), shown)| {
+            let sums = Drawn::of(&self.rows, counts, range.clone());
+            everybody += sums;
+            end = range.end;
+            shown.then(|| sums.accuracy())
+        });
+        let (worst, best) = ends(accuracies);
+        everybody += Drawn::of(&self.rows, counts, end..self.rows.len());
+        let ece = expected_calibration_error(self.totals.sums.n(), everybody.excesses());
+        Headline { accuracy: everybody.accuracy(), worst, best, ece }
+    }
+
+    fn shown_groups(&self) -> usize {
+        self.shown.iter().filter(|shown| **shown).count()
+    }
+
+    /// Whether each group that is shown can vary.
+    fn groups_vary(&self, order: &Order) -> bool {
+        let mut groups = order.segments.iter().zip(&self.shown);
+        groups.all(|((group, _), shown)| !shown || self.sizes[*group] >= 2)
+    }
+}
+
+/// The lowest and the highest number; not a number each where there is none.
+fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::NAN, f64::NAN), |(low, high), value| (low.min(value), high.max(value)))
+}
+
+/// How figures changed between two models that predicted about the same people, row by row; somebody about whom only one of
+/// them did has an empty row in the other. None where either has no prediction.
+///
+/// People are drawn once for both models, so that what is peculiar to the people cancels. The groups are those of `current`.
+///
+/// # Panics
+/// If the two are not about the same number of people.
+pub fn changes(current: Grouped<'_>, previous: Grouped<'_>, bootstrap: Bootstrap) -> Option<Changes> {
+    assert_eq!(current.tallies.len(), previous.tallies.len(), "people, row by row");
+    let previous = Grouped { group_of: current.group_of, groups: current.groups, ..previous };
+    let sizes = [current, previous].map(group_sizes);
+    let group_shown = [shown(&sizes[0], current.min_users), shown(&sizes[1], previous.min_users)];
+    let either: Vec<bool> = group_shown[0].iter().zip(&group_shown[1]).map(|(a, b)| *a || *b).collect();
+    let order =
+        Order::new(current.group_of, &either, |at| current.tallies[at].n() + previous.tallies[at].n() > 0);
+    let now = Side::new(current.tallies, &order, &sizes[0], &group_shown[0]);
+    let before = Side::new(previous.tallies, &order, &sizes[1], &group_shown[1]);
+    if now.totals.users == 0 || before.totals.users == 0 {
+        return None;
+    }
+    let values = now.observed(&order).since(before.observed(&order));
+    let drawn = draw(order.people.len(), bootstrap, 4, |counts, to| {
+        to.copy_from_slice(&now.drawn(&order, counts).since(before.drawn(&order, counts)));
+    });
+    let change = |figure: usize, known: bool| Change {
+        value: values[figure],
+        ci: known
+            .then(|| percentiles(&mut drawn.iter().skip(figure).step_by(4).copied().collect()))
+            .flatten(),
+    };
+    let enough = now.totals.users >= 2 && before.totals.users >= 2;
+    let vary = now.groups_vary(&order) && before.groups_vary(&order);
+    let groups = now.shown_groups().min(before.shown_groups());
+    Some(Changes {
+        accuracy: change(0, enough),
+        worst_group: (groups >= 1).then(|| change(1, vary)),
+        gap: (groups >= 2).then(|| change(2, vary)),
+        ece: change(3, enough),
+    })
+}

@@ -1,0 +1,89 @@
+//! Drawing anew whoever or whatever was observed, with replacement.
+
+use std::thread;
+
+use rand::Rng as _;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use crate::evaluation::{Bootstrap, Interval};
+
+/// Additions below which another thread costs more than it saves.
+const WORTH_A_THREAD: usize = 1 << 22;
+
+/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each of `units` was drawn and fills
+/// one row.
+///
+/// Each draw has a stream of random numbers of its own, so that the result is the same however many threads share the work.
+/// They are half of the machine's at most: the other half goes on serving.
+pub(crate) fn draw(
+    units: usize,
+    bootstrap: Bootstrap,
+    width: usize,
+    statistics: impl Fn(&[u16], &mut [f64]) + Sync,
+) -> Vec<f64> {
+    let mut drawn = vec![0.0; bootstrap.draws * width];
+    if drawn.is_empty() || units == 0 {
+        return drawn;
+    }
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let threads = cores.min((units * bootstrap.draws).div_ceil(WORTH_A_THREAD));
+    let share = bootstrap.draws.div_ceil(threads);
+    let work = |first: usize, rows: &mut [f64]| {
+        let mut counts = vec![0_u16; units];
+        for (at, row) in rows.chunks_exact_mut(width).enumerate() {
+            count_draw(&mut counts, &mut stream(bootstrap.seed, (first + at) as u64));
+            statistics(&counts, row);
+        }
+    };
+    if threads == 1 {
+        work(0, &mut drawn);
+    } else {
+        thread::scope(|scope| {
+            for (part, rows) in drawn.chunks_mut(share * width).enumerate() {
+                let work = &work;
+                scope.spawn(move || work(part * share, rows));
+            }
+        });
+    }
+    drawn
+}
+
+/// Random numbers of their own for each `stream` of a seed.
+pub(crate) fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    rng
+}
+
+/// A number below `bound`. Some are likelier than others by less than `bound / 2^32`, which no interval can show.
+pub(crate) fn below(bound: usize, rng: &mut ChaCha8Rng) -> usize {
+    ((u64::from(rng.next_u32()) * bound as u64) >> 32) as usize
+}
+
+/// How often each unit comes when as many are drawn as there are.
+fn count_draw(counts: &mut [u16], rng: &mut ChaCha8Rng) {
+    let units = counts.len();
+    counts.fill(0);
+    for _ in 0..units {
+        // That one unit comes 65 536 times takes that many units, and then has a chance of 1 in 65 536 factorial.
+        counts[below(units, rng)] += 1;
+    }
+}
+
+/// The 95 % percentile interval of drawn values; those on which the statistic is not defined (not a number) are left out.
+/// None where all are.
+pub(crate) fn percentiles(values: &mut Vec<f64>) -> Option<Interval> {
+    values.retain(|value| !value.is_nan());
+    if values.is_empty() {
+        return None;
+    }
+    Some([0.025, 0.975].map(|q| selected_quantile(values, q)))
+}
+
+/// The `q` quantile, linear between two, of values that are not sorted, and need not be.
+fn selected_quantile(values: &mut [f64], q: f64) -> f64 {
+    let low = (q * (values.len() - 1) as f64).floor() as usize;
+    let (_, at, above) = values.select_nth_unstable_by(low, f64::total_cmp);
+    let next = above.iter().copied().min_by(f64::total_cmp).unwrap_or(*at);
+    *at + (next - *at) * (q * (values.len() - 1) as f64).fract()
+}

@@ -48,3 +48,18 @@ pub(super) async fn groups_of(
     }
     Ok(groups)
 }
+
+/// The attributes that make the groups; none in place of those that are not asked for.
+pub(super) fn keys_of(group_by: &[String]) -> Result<[Option<&str>; 2], StorageError> {
+    match group_by {
+        [] => Ok([None, None]),
+        [first] => Ok([Some(first), None]),
+        [first, second] => Ok([Some(first), Some(second)]),
+        _ => Err(StorageError::Backend("groups are made of two attributes at most".into())),
+    }
+}
+
+/// The values of the attributes asked for.
+pub(super) fn values_of(group_by: &[String], first: Option<String>, second: Option<String>) -> GroupValues {
+    [first, second].into_iter().take(group_by.len()).collect()
+}

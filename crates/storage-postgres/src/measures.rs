@@ -33,7 +33,8 @@ impl Measures for PostgresStorage {
             r#"SELECT COUNT(*) AS "users!",
                       COALESCE(SUM(state_version >> 32), 0)::BIGINT AS "upper!",
                       COALESCE(SUM(state_version & 4294967295), 0)::BIGINT AS "lower!",
-                      MAX(updated_at) AS changed_at
+                      MAX(updated_at) AS changed_at,
+                      COALESCE(SUM(date_part('microseconds', updated_at)), 0)::BIGINT AS "ticks!"
                  FROM users
                 WHERE tenant_id = $1"#,
             tenant.as_str(),
@@ -45,6 +46,7 @@ impl Measures for PostgresStorage {
             upper: row.upper,
             lower: row.lower,
             changed_at: row.changed_at,
+            ticks: row.ticks,
         })
     }
 
@@ -374,13 +376,33 @@ impl Measures for PostgresStorage {
         models.collect()
     }
 
+    #[tracing::instrument(name = "db.measure.keys", skip_all)]
     async fn attribute_keys(
         &self,
-        _tenant: &TenantId,
-        _from: &str,
-        _limit: usize,
+        tenant: &TenantId,
+        from: &str,
+        limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        todo!()
+        let mut connection = self.measuring.read(tenant.as_str()).await?;
+        // From one key to the next by the index: PostgreSQL would read everybody to find few names.
+        let keys = sqlx::query_scalar!(
+            r#"WITH RECURSIVE keys (key) AS (
+                    (SELECT key FROM user_attributes WHERE tenant_id = $1 AND key >= $2 ORDER BY key LIMIT 1)
+                     UNION ALL
+                    SELECT (SELECT next.key
+                              FROM user_attributes AS next
+                             WHERE next.tenant_id = $1 AND next.key > keys.key
+                             ORDER BY next.key
+                             LIMIT 1)
+                      FROM keys
+                     WHERE keys.key IS NOT NULL)
+               SELECT key AS "key!" FROM keys WHERE key IS NOT NULL LIMIT $3"#,
+            tenant.as_str(),
+            from,
+            bounded(limit),
+        );
+        let keys = within(connection.answer_timeout(), keys.fetch_all(&mut *connection)).await;
+        keys.map_err(not_measured)
     }
 }
 

@@ -30,7 +30,8 @@ impl Measures for SqliteStorage {
             r#"SELECT COUNT(*) AS "users!: i64",
                       COALESCE(SUM(state_version >> 32), 0) AS "upper!: i64",
                       COALESCE(SUM(state_version & 4294967295), 0) AS "lower!: i64",
-                      MAX(updated_at) AS "changed_at: i64"
+                      MAX(updated_at) AS "changed_at: i64",
+                      COALESCE(SUM(updated_at % 60000000), 0) AS "ticks!: i64"
                  FROM users
                 WHERE tenant_id = ?"#,
             tenant,
@@ -41,6 +42,7 @@ impl Measures for SqliteStorage {
             upper: row.upper,
             lower: row.lower,
             changed_at: row.changed_at.map(moment).transpose()?,
+            ticks: row.ticks,
         })
     }
 
@@ -351,13 +353,30 @@ impl Measures for SqliteStorage {
         models.collect()
     }
 
+    #[tracing::instrument(name = "db.measure.keys", skip_all)]
     async fn attribute_keys(
         &self,
-        _tenant: &TenantId,
-        _from: &str,
-        _limit: usize,
+        tenant: &TenantId,
+        from: &str,
+        limit: usize,
     ) -> Result<Vec<String>, StorageError> {
-        todo!()
+        let (tenant, limit) = (tenant.as_str(), at_most(limit));
+        let mut snapshot = self.measuring.begin().await?;
+        // From one key to the next by the index, rather than through everybody to find few names.
+        let keys = sqlx::query_scalar!(
+            r#"WITH RECURSIVE keys (key) AS (
+                    SELECT MIN(key) FROM user_attributes WHERE tenant_id = ?1 AND key >= ?2
+                     UNION ALL
+                    SELECT (SELECT MIN(a.key) FROM user_attributes a WHERE a.tenant_id = ?1 AND a.key > keys.key)
+                      FROM keys
+                     WHERE keys.key IS NOT NULL
+                     LIMIT ?3)
+               SELECT key AS "key!: String" FROM keys WHERE key IS NOT NULL"#,
+            tenant,
+            from,
+            limit,
+        );
+        keys.fetch_all(&mut *snapshot).await.map_err(storage_error)
     }
 }
 

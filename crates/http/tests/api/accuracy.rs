@@ -87,7 +87,10 @@ async fn every_group_has_its_own_figures_and_few_people_are_counted_and_not_show
     assert_eq!((groups(&fewer), &fewer["suppressed_groups"]), (vec![&json!({"country": "UK"})], &json!(3)));
     assert_eq!((&fewer["gap"], &fewer["worst_group"]["group"]), (&Value::Null, &json!({"country": "UK"})));
     let none = accuracy(&server, "group_by=country&min_n=1000000000").await;
-    assert_eq!((groups(&none).len(), &none["suppressed_groups"], &none["worst_group"]), (0, &json!(4), &Value::Null));
+    assert_eq!(
+        (groups(&none).len(), &none["suppressed_groups"], &none["worst_group"]),
+        (0, &json!(4), &Value::Null)
+    );
     let everybody = accuracy(&server, "").await;
     assert_eq!((groups(&everybody).len(), &everybody["suppressed_groups"]), (0, &json!(0)));
     assert_eq!(everybody["overall"], answer["overall"]);
@@ -144,7 +147,9 @@ fn cells(row: &Value) -> BTreeMap<String, String> {
             "start" => drop(cells.insert(name.clone(), value.as_str().unwrap().to_owned())),
             name => match name.strip_suffix("_ci") {
                 Some(of) => {
-                    cells.extend([("low", 0), ("high", 1)].map(|(end, at)| (format!("{of}_{end}"), text(&value[at]))));
+                    cells.extend(
+                        [("low", 0), ("high", 1)].map(|(end, at)| (format!("{of}_{end}"), text(&value[at]))),
+                    );
                 }
                 None => drop(cells.insert(name.to_owned(), text(value))),
             },
@@ -184,7 +189,10 @@ async fn a_table_has_the_figures_of_the_json_line_by_line() {
         assert_eq!(lines(&table), expected, "{path}");
         assert!(expected.len() > 2);
         let file = format!("attachment; filename=\"{}.csv\"", path[1..].replace('/', "-"));
-        assert_eq!((table.header("content-disposition"), table.header("x-model-version")), (file.as_str(), MODEL));
+        assert_eq!(
+            (table.header("content-disposition"), table.header("x-model-version")),
+            (file.as_str(), MODEL)
+        );
         assert!(table.text().ends_with("\r\n"));
     }
 }
@@ -222,7 +230,10 @@ async fn what_cannot_be_asked_is_refused_by_the_name_of_its_parameter() {
         let problem = server.get(&format!("{path}?{query}")).await.problem(400, "invalid-parameter");
         let errors = problem["errors"].as_array().unwrap();
         assert_eq!(errors.len(), 1, "{problem}");
-        (errors[0]["parameter"].as_str().unwrap().to_owned(), errors[0]["detail"].as_str().unwrap().to_owned())
+        (
+            errors[0]["parameter"].as_str().unwrap().to_owned(),
+            errors[0]["detail"].as_str().unwrap().to_owned(),
+        )
     };
     for path in ["/accuracy", "/accuracy/shots", "/accuracy/timeline"] {
         for (query, parameter) in [
@@ -239,7 +250,9 @@ async fn what_cannot_be_asked_is_refused_by_the_name_of_its_parameter() {
         ] {
             assert_eq!(refused(path, query).await.0, parameter, "{path} {query}");
         }
-        for injection in ["country'; DROP TABLE users; --", "country\" OR 1=1", "%", "country)", "$1", "?", "' || '"] {
+        for injection in
+            ["country'; DROP TABLE users; --", "country\" OR 1=1", "%", "country)", "$1", "?", "' || '"]
+        {
             let query = format!("model={MODEL}&group_by={}", escaped(injection));
             let (parameter, detail) = refused(path, &query).await;
             assert_eq!(parameter, "group_by", "{injection}");
@@ -265,7 +278,8 @@ async fn a_time_line_has_a_step_that_is_readable_and_never_too_many_points() {
         baseline_preference: None,
         at: BEGINNING + Duration::hours(hours),
     };
-    let timeline = async |query: &str| server.get(&format!("/accuracy/timeline?model=lore@old&{query}")).await;
+    let timeline =
+        async |query: &str| server.get(&format!("/accuracy/timeline?model=lore@old&{query}")).await;
     let mut somebody = Somebody::new("ada", &[("country", "UK")]);
     for (hours, step, points) in [(5, "hour", 2), (24 * 30, "day", 3), (24 * 365, "week", 4)] {
         somebody.predictions = if points == 2 { vec![made(0), made(hours)] } else { vec![made(hours)] };
@@ -328,9 +342,8 @@ async fn people_who_judged_the_same_pair_agree_or_do_not() {
         let body = json!({"attributes": {"country": country}, "examples": [example]});
         assert_eq!(server.post(&format!("/users/{person}/examples"), &body).await.status, 201);
     };
-    let disagreement = async || {
-        server.get("/accuracy?model=lore&group_by=country").await.ok()["disagreement"].clone()
-    };
+    let disagreement =
+        async || server.get("/accuracy?model=lore&group_by=country").await.ok()["disagreement"].clone();
     judge("ada", "UK", TEXTS[0], TEXTS[1]).await;
     let alone = disagreement().await;
     assert_eq!((&alone["alpha"], &alone["pairs"]), (&Value::Null, &json!(0)));
@@ -338,7 +351,10 @@ async fn people_who_judged_the_same_pair_agree_or_do_not() {
     judge("cid", "US", TEXTS[1], TEXTS[0]).await;
     judge("dee", "US", TEXTS[1], TEXTS[0]).await;
     let apart = disagreement().await;
-    assert_eq!((&apart["pairs"], &apart["judgements"], &apart["detail"]), (&json!(1), &json!(4), &Value::Null));
+    assert_eq!(
+        (&apart["pairs"], &apart["judgements"], &apart["detail"]),
+        (&json!(1), &json!(4), &Value::Null)
+    );
     // Two countries that take one side each: agreement within, none between.
     let of = |name: &str| apart[name].as_f64().unwrap_or_else(|| panic!("{name}: {apart}"));
     assert!(of("within_groups") > of("alpha") && of("alpha") > of("between_groups"), "{apart}");
@@ -393,7 +409,8 @@ async fn a_database_that_is_slow_or_gone_is_a_503_and_what_is_kept_needs_little_
     hurried.headers_mut().insert("x-request-timeout-ms", HeaderValue::from_static("50"));
     server.send(hurried).await.problem(503, "deadline-exceeded");
     watched.sums.quick();
-    let answers = [server.get(&all[0]).await.ok(), server.get(&all[1]).await.ok(), server.get(&all[2]).await.ok()];
+    let answers =
+        [server.get(&all[0]).await.ok(), server.get(&all[1]).await.ok(), server.get(&all[2]).await.ok()];
     // The moment, and the models of a version that is not loaded, which are kept as well.
     watched.sums.slow();
     for (path, answer) in all.iter().zip(answers) {

@@ -89,7 +89,8 @@ pub async fn put(storage: &Arc<dyn Storage>, tenant: &TenantId, model: &str, peo
                 label_confidence: LabelConfidence::default(),
                 rationale: None,
             },
-            names: [2 * at as u64, 2 * at as u64 + 1],
+            // Nobody judges what another did.
+            names: [2 * (1000 * number + at) as u64, (1 << 40) + (1000 * number + at) as u64],
             embeddings: Vec::new(),
             created_at: BEGINNING,
         };

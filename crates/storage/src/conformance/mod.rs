@@ -35,6 +35,8 @@ macro_rules! each_rule {
             members_have_every_attribute_asked_for,
             a_crowd_is_another_when_anybodys_examples_are,
             groups_are_counted_page_by_page,
+            attributes_that_people_have_are_listed_once_in_the_order_of_their_bytes,
+            a_change_of_attributes_makes_another_moment_though_its_clock_is_behind,
             attributes_are_replaced_as_a_whole_and_kept_to_the_byte,
             what_is_counted_on_a_row_reads_back_in_all_64_bits,
             texts_are_kept_to_the_byte,

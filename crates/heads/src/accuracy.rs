@@ -219,3 +219,6 @@ pub struct RatioSums {
     /// Sum over people of the numerator squared.
     pub x_x: f64,
 }
+
+#[cfg(test)]
+mod tests;

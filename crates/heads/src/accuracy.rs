@@ -221,4 +221,6 @@ pub struct RatioSums {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -18,12 +18,12 @@ use polyreward_domain::Tally;
 
 use crate::{
     evaluation::{Bootstrap, Interval},
-    resampling::draw,
+    resampling::{TOGETHER, draw},
 };
 use crowd::{Order, Totals, group_sizes, shown};
 use figures::{STATISTICS, figures, write_statistics};
 use gap::{Shown, gap};
-use rows::Drawn;
+use rows::{Drawn, add_each};
 
 /// Groups whose statistics are kept at a time, so that thousands of groups take time and not memory.
 const BATCH: usize = 256;
@@ -165,18 +165,22 @@ pub fn by_group(people: Grouped<'_>, bootstrap: Bootstrap) -> Option<GroupedFigu
         let first = batch * BATCH;
         let segments = &order.segments[first..order.segments.len().min(first + BATCH)];
         let width = (segments.len() + 1) * STATISTICS;
-        let drawn = draw(rows.len(), bootstrap, width, |counts, to| {
-            let mut to = to.chunks_exact_mut(STATISTICS);
-            let mut total = Drawn::default();
-            for ((_, range), to) in segments.iter().zip(&mut to) {
-                let sums = Drawn::of(&rows, counts, range.clone());
-                total += sums;
-                write_statistics(&sums, to);
+        let drawn = draw(rows.len(), bootstrap, width, |draws, to| {
+            let mut totals = [Drawn::default(); TOGETHER];
+            let mut write = |at: usize, sums: &[Drawn]| {
+                for (sums, to) in sums.iter().zip(to.chunks_exact_mut(width)) {
+                    write_statistics(sums, &mut to[at * STATISTICS..][..STATISTICS]);
+                }
+            };
+            for (at, (_, range)) in segments.iter().enumerate() {
+                let sums = Drawn::of(&rows, draws, range.clone());
+                add_each(&mut totals, &sums);
+                write(at, &sums);
             }
-            if let (0, Some(to)) = (batch, to.next()) {
+            if batch == 0 {
                 let end = segments.last().map_or(0, |(_, range)| range.end);
-                total += Drawn::of(&rows, counts, end..rows.len());
-                write_statistics(&total, to);
+                add_each(&mut totals, &Drawn::of(&rows, draws, end..rows.len()));
+                write(segments.len(), &totals);
             }
         });
         let statistics =

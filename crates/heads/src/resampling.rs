@@ -10,8 +10,11 @@ use crate::evaluation::{Bootstrap, Interval};
 /// Additions below which another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 22;
 
-/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each of `units` was drawn and fills
-/// one row.
+/// Draws that are made before their statistics are: whoever walks through all units does it once for all of these.
+pub(crate) const TOGETHER: usize = 8;
+
+/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each of `units` was drawn, for up to
+/// [`TOGETHER`] draws, and fills a row for each.
 ///
 /// Each draw has a stream of random numbers of its own, so that the result is the same however many threads share the work.
 /// They are half of the machine's at most: the other half goes on serving.
@@ -19,7 +22,7 @@ pub(crate) fn draw(
     units: usize,
     bootstrap: Bootstrap,
     width: usize,
-    statistics: impl Fn(&[u16], &mut [f64]) + Sync,
+    statistics: impl Fn(&[Vec<u16>], &mut [f64]) + Sync,
 ) -> Vec<f64> {
     let mut drawn = vec![0.0; bootstrap.draws * width];
     if drawn.is_empty() || units == 0 {
@@ -29,10 +32,14 @@ pub(crate) fn draw(
     let threads = cores.min((units * bootstrap.draws).div_ceil(WORTH_A_THREAD));
     let share = bootstrap.draws.div_ceil(threads);
     let work = |first: usize, rows: &mut [f64]| {
-        let mut counts = vec![0_u16; units];
-        for (at, row) in rows.chunks_exact_mut(width).enumerate() {
-            count_draw(&mut counts, &mut stream(bootstrap.seed, (first + at) as u64));
-            statistics(&counts, row);
+        let mut counts = vec![vec![0_u16; units]; TOGETHER];
+        for (at, rows) in rows.chunks_mut(TOGETHER * width).enumerate() {
+            let counts = &mut counts[..rows.len() / width];
+            for (draw, counts) in counts.iter_mut().enumerate() {
+                let draw = first + at * TOGETHER + draw;
+                count_draw(counts, &mut stream(bootstrap.seed, draw as u64));
+            }
+            statistics(counts, rows);
         }
     };
     if threads == 1 {

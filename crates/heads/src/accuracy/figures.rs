@@ -106,7 +106,7 @@ fn calibration_interval(n: u64, excesses: [f64; CLASSES], drawn: &[Vec<f64>]) ->
         .map(|excesses| std::array::from_fn(|bin| (excesses[bin] - observed[bin]) as f32))
         .collect();
     let value = observed.iter().map(|excess| excess.abs()).sum();
-    interval_of_norm(value, |size, out| {
+    interval_of_norm(value, |_, size, out| {
         let centre = observed.map(|excess| (size * excess) as f32);
         out.extend(noise.iter().map(|noise| {
             let sum: f32 = centre.iter().zip(noise).map(|(centre, noise)| (centre + noise).abs()).sum();

@@ -54,14 +54,20 @@ fn normal_quantile(p: f64) -> f64 {
 
 /// Each candidate's interval of a norm: of `value` observed, `norms` of the draws, one contrast's `fixed` draws, and the norm
 /// of (size, draw).
-fn candidates(value: f64, norms: &[f64], fixed: &[f64], of: impl Fn(f64, usize) -> f64) -> [Interval; 5] {
+fn candidates(
+    value: f64,
+    norms: &[f64],
+    fixed: &[f64],
+    scaled: impl Fn(f64, usize) -> f64,
+    chosen: impl Fn(inversion::Limit, f64, &mut Vec<f64>),
+) -> [Interval; CANDIDATES] {
     let ends = |values: &[f64]| [quantile(values, 0.025), quantile(values, 0.975)];
     let [low, high] = ends(norms);
     let below = norms.iter().filter(|norm| **norm < value).count() as f64 / norms.len() as f64;
     let shift = 2.0 * normal_quantile(below.clamp(0.5 / norms.len() as f64, 1.0));
     let corrected = [-1.959_964, 1.959_964].map(|z| quantile(norms, normal(shift + z)));
-    let inverted = inversion::interval_of_norm(value, |size, out| {
-        out.extend((0..norms.len()).map(|draw| of(size, draw)).filter(|norm| norm.is_finite()));
+    let inverted = inversion::interval_of_norm(value, |_, size, out| {
+        out.extend((0..norms.len()).map(|draw| scaled(size, draw)).filter(|norm| norm.is_finite()));
     });
     [
         [low, high],
@@ -69,24 +75,28 @@ fn candidates(value: f64, norms: &[f64], fixed: &[f64], of: impl Fn(f64, usize) 
         ends(fixed).map(|end| end.max(0.0)),
         corrected,
         inverted.unwrap(),
+        inversion::interval_of_norm(value, chosen).unwrap(),
     ]
 }
 
-const NAMES: [&str; 5] = ["percentile", "basic", "fixed pair", "bias-corrected", "inversion"];
+const CANDIDATES: usize = 6;
+const NAMES: [&str; CANDIDATES] = ["percentile", "basic", "fixed pair", "bias-corrected", "scaled", "chosen"];
 
 #[derive(Debug, Default)]
 struct Score {
-    covered: [u64; 5],
-    zero: [u64; 5],
-    width: [f64; 5],
+    covered: [u64; CANDIDATES],
+    zero: [u64; CANDIDATES],
+    width: [f64; CANDIDATES],
+    above: [u64; CANDIDATES],
     repeats: u64,
 }
 
 impl Score {
-    fn add(&mut self, intervals: [Interval; 5], truth: f64) {
+    fn add(&mut self, intervals: [Interval; CANDIDATES], truth: f64) {
         self.repeats += 1;
         for (at, [low, high]) in intervals.into_iter().enumerate() {
             self.covered[at] += u64::from(low <= truth + 1e-9 && truth <= high + 1e-9);
+            self.above[at] += u64::from(low > truth + 1e-9);
             self.zero[at] += u64::from(low <= 0.0);
             self.width[at] += high - low;
         }
@@ -97,7 +107,12 @@ impl Score {
         let cells: Vec<String> = (0..NAMES.len())
             .map(|at| {
                 let width = self.width[at] / self.repeats as f64;
-                format!("{:.1} ({:.0}, {width:.3})", per(self.covered[at]), per(self.zero[at]))
+                format!(
+                    "{:.1} (-{:.1}, {:.0}, {width:.3})",
+                    per(self.covered[at]),
+                    per(self.above[at]),
+                    per(self.zero[at])
+                )
             })
             .collect();
         println!("| {what} | {} |", cells.join(" | "));
@@ -135,9 +150,9 @@ fn coverage_of_the_gap() {
                 let ones = vec![1; people.len()];
                 let estimates: Vec<f64> = (0..groups).map(|at| of(&ones, at)).collect();
                 let drawn =
-                    draw(people.len(), Bootstrap { draws: DRAWS, seed: repeat }, groups, |counts, to| {
+                    draw(people.len(), Bootstrap { draws: DRAWS, seed: repeat }, groups, |draws, to| {
                         for (at, to) in to.iter_mut().enumerate() {
-                            *to = of(counts, at);
+                            *to = of(&draws[at / groups], at % groups);
                         }
                     });
                 score.add(gap_candidates(&estimates, &drawn, users), truth);
@@ -147,7 +162,7 @@ fn coverage_of_the_gap() {
     }
 }
 
-fn gap_candidates(estimates: &[f64], drawn: &[f64], users: usize) -> [Interval; 5] {
+fn gap_candidates(estimates: &[f64], drawn: &[f64], users: usize) -> [Interval; CANDIDATES] {
     let groups = estimates.len();
     let range = |values: &mut dyn Iterator<Item = f64>| f64::from(range_of(values.map(|value| value as f32)));
     let value = range(&mut estimates.iter().copied());
@@ -157,11 +172,23 @@ fn gap_candidates(estimates: &[f64], drawn: &[f64], users: usize) -> [Interval; 
     let worst = (0..groups).min_by(order).unwrap();
     let fixed = sorted(drawn.chunks(groups).map(|draw| draw[best] - draw[worst]));
     let stretch = (users as f64 / (users - 1) as f64).sqrt();
-    candidates(value, &norms, &fixed, |size, draw| {
-        range(
-            &mut (0..groups)
-                .map(|at| size * estimates[at] + stretch * (drawn[draw * groups + at] - estimates[at])),
-        )
+    let weights: Vec<f64> = (0..groups)
+        .map(|at| 1.0 / drawn.chunks(groups).map(|draw| (draw[at] - estimates[at]).powi(2)).sum::<f64>())
+        .collect();
+    let scaled = |size: f64, draw: usize| {
+        let at = |at: usize| size * estimates[at] + stretch * (drawn[draw * groups + at] - estimates[at]);
+        range(&mut (0..groups).map(at))
+    };
+    candidates(value, &norms, &fixed, scaled, |limit, size, out| {
+        let centre = match limit {
+            inversion::Limit::Lower => gap::cut_off(size * value, estimates, &weights),
+            inversion::Limit::Upper => estimates.iter().map(|estimate| size * estimate).collect(),
+        };
+        out.extend(
+            drawn.chunks(groups).map(|draw| {
+                range(&mut (0..groups).map(|at| centre[at] + stretch * (draw[at] - estimates[at])))
+            }),
+        );
     })
 }
 
@@ -193,8 +220,11 @@ fn coverage_of_the_calibration_error() {
                 let bins = |excesses| figures::calibration_bins(n, excesses);
                 let estimate = bins(figures::excesses(&totals.sums));
                 let drawn =
-                    draw(users, Bootstrap { draws: DRAWS, seed: repeat }, rows::CLASSES, |counts, to| {
-                        to.copy_from_slice(&bins(Drawn::of(&rows, counts, 0..users).excesses()));
+                    draw(users, Bootstrap { draws: DRAWS, seed: repeat }, rows::CLASSES, |draws, to| {
+                        let sums = Drawn::of(&rows, draws, 0..users);
+                        for (sums, to) in sums.iter().zip(to.chunks_exact_mut(rows::CLASSES)) {
+                            to.copy_from_slice(&bins(sums.excesses()));
+                        }
                     });
                 let norm = |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).sum::<f64>();
                 let norms = sorted(drawn.chunks(rows::CLASSES).map(|draw| norm(&mut draw.iter().copied())));
@@ -203,10 +233,20 @@ fn coverage_of_the_calibration_error() {
                 let fixed = sorted(drawn.chunks(rows::CLASSES).map(signed));
                 let stretch = (f64::from(users as u32) / f64::from(users as u32 - 1)).sqrt();
                 let value = norm(&mut estimate.iter().copied());
-                let intervals = candidates(value, &norms, &fixed, |size, draw| {
-                    let draw = &drawn[draw * rows::CLASSES..][..rows::CLASSES];
-                    norm(&mut draw.iter().zip(&estimate).map(|(a, b)| size * b + stretch * (a - b)))
-                });
+                let intervals = candidates(
+                    value,
+                    &norms,
+                    &fixed,
+                    |size, draw| {
+                        let draw = &drawn[draw * rows::CLASSES..][..rows::CLASSES];
+                        norm(&mut draw.iter().zip(&estimate).map(|(a, b)| size * b + stretch * (a - b)))
+                    },
+                    |_, size, out| {
+                        out.extend(drawn.chunks(rows::CLASSES).map(|draw| {
+                            norm(&mut draw.iter().zip(&estimate).map(|(a, b)| size * b + stretch * (a - b)))
+                        }));
+                    },
+                );
                 // All of the classes are off by as much and in one direction.
                 score.add(intervals, excess);
             }

@@ -60,7 +60,9 @@ pub struct Figures {
     pub log_loss: f64,
     /// Expected calibration error over both orientations of each pair: 10 equal bins, 5 below 500 predictions.
     pub ece: f64,
-    /// Its 95 % interval. The error is never below zero and noise adds to it, so that the interval is not centred on it.
+    /// Its 95 % interval. The error is never below zero and noise adds to it, so that percentiles of draws lie too high and never
+    /// hold zero; this is made of the true errors for which the observed one is usual, and need not be centred on it
+    /// (`docs/adr/0011-intervals-of-groups.md`).
     pub ece_ci: Option<Interval>,
     /// Accuracy of the population's reward on the same predictions.
     pub population_accuracy: f64,
@@ -100,7 +102,9 @@ pub struct Gap {
     pub worst: usize,
     /// The difference of their accuracies.
     pub value: f64,
-    /// Its 95 % interval.
+    /// The 95 % interval of the true gap, whichever groups it is between, made as that of the calibration error. It holds zero
+    /// where groups that are level often show a gap as large, and may lie below `value`, which noise makes too large. None
+    /// where a shown group has one person.
     pub ci: Option<Interval>,
     /// How often a gap as large comes of shuffling people among groups; where this is not small, the groups are not shown
     /// to differ.

@@ -9,7 +9,7 @@ use super::{
     rows::{Drawn, Row, add_each},
 };
 use crate::{
-    evaluation::Bootstrap,
+    evaluation::{Bootstrap, Interval},
     resampling::{TOGETHER, draw, percentiles},
 };
 
@@ -137,11 +137,15 @@ pub fn changes(current: Grouped<'_>, previous: Grouped<'_>, bootstrap: Bootstrap
             to.copy_from_slice(&now.since(before));
         }
     });
-    let change = |figure: usize, known: bool| Change {
-        value: values[figure],
-        ci: known
-            .then(|| percentiles(&mut drawn.iter().skip(figure).step_by(FIGURES).copied().collect()))
-            .flatten(),
+    let change = |figure: usize, known: bool| {
+        let value = values[figure];
+        let mut drawn = drawn.iter().skip(figure).step_by(FIGURES).copied().collect();
+        let ci = if known { percentiles(&mut drawn) } else { None };
+        // All but accuracy are larger or smaller for noise, and in the draws by as much again: reflected at the estimate
+        // they make up for it (`docs/adr/0011-intervals-of-groups.md`).
+        let reflect =
+            |[low, high]: Interval| [2.0 * value - high, 2.0 * value - low].map(|end| end.clamp(-1.0, 1.0));
+        Change { value, ci: if figure == 0 { ci } else { ci.map(reflect) } }
     };
     let enough = now.totals.users >= 2 && before.totals.users >= 2;
     let vary = now.groups_vary(&order) && before.groups_vary(&order);

@@ -4,7 +4,8 @@
 //! `v + noise` they are larger than of `v`, so that percentiles of draws lie too high and never reach zero. What is asked
 //! instead is for which sizes `s` of the vector the observed value is a usual one: `norm(s v + noise)`, with the noise that
 //! the draws have about the estimate, is below it and above it in at least 2.5 % of the draws each. At `s = 0` that is the
-//! test of no difference at all; see `docs/adr/0011-intervals-of-groups.md`.
+//! test of no difference at all. Instead of `s v`, another vector of that norm may be put where it is less kind to a limit; see
+//! `docs/adr/0011-intervals-of-groups.md`.
 
 use crate::evaluation::Interval;
 

@@ -380,3 +380,23 @@ fn time_of_20_000_people_in_200_groups() {
         println!("{by_group:?} {:?} {:?} {}", start.elapsed(), figures.gap, changes.is_some());
     }
 }
+
+#[test]
+#[ignore = "seconds, and says something in release only"]
+fn time_of_agreement_of_400_000_rows() {
+    use crate::agreement::{Votes, agreement};
+    let mut rng = stream(0, 1 << 44);
+    let votes: Vec<Votes> = (0..400_000)
+        .map(|at| Votes {
+            pair: at / 2,
+            group: at % 2,
+            first: rng.random_range(0..3),
+            second: rng.random_range(0..3),
+        })
+        .collect();
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        let found = agreement(&votes, Bootstrap::default()).unwrap();
+        println!("{:?} {:?}", start.elapsed(), found.overall);
+    }
+}

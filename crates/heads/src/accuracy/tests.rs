@@ -118,6 +118,22 @@ fn small_groups_are_counted_and_count_for_everybody() {
 }
 
 #[test]
+fn more_groups_than_are_drawn_at_a_time_have_intervals_all() {
+    let groups = 2 * BATCH + 3;
+    let people = (0..10 * groups).map(|at| (person(if at % 2 == 0 { 10 } else { 0 }, 10), at / 10)).unzip();
+    let figures = by_group(grouped(&people, 5), Bootstrap { draws: 200, seed: 0 }).unwrap();
+    for group in [Some(figures.overall)].iter().chain(&figures.groups).flatten() {
+        let [low, high] = group.accuracy_ci.unwrap();
+        let error = (0.25 / group.users as f64).sqrt();
+        assert!(group.accuracy == 0.5 && low < 0.5 && 0.5 < high, "{low} {high}");
+        // As near as 200 draws of 10 people come.
+        let width = (high - low) / (2.0 * 1.96 * error);
+        assert!((0.6..1.5).contains(&width), "{low} {high} {error}");
+    }
+    assert_eq!(figures.groups.iter().flatten().count(), groups);
+}
+
+#[test]
 fn one_person_has_figures_and_no_interval() {
     let people = (vec![person(3, 4)], vec![0]);
     let figures = by_group(grouped(&people, 1), Bootstrap::default()).unwrap().overall;

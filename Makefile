@@ -103,7 +103,7 @@ check-tools: ruff
 
 bench: train-sample postgres ## measure against the budgets
 	$(PYTHON) tools/with_postgres.py -- \
-	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench store
+	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench store --bench accuracy
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all

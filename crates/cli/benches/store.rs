@@ -5,13 +5,9 @@
 
 mod common;
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, time::Instant};
 
-use anyhow::{Context, ensure};
-use common::Server;
+use common::{Server, post, score};
 use futures::{StreamExt, TryStreamExt, stream};
 use polyreward_storage_postgres::testing::TestDatabase;
 use serde_json::{Value, json};
@@ -74,8 +70,8 @@ async fn measure(
     };
     let mut columns = [const { Vec::new() }; 5];
     for round in 0..=ROUNDS {
-        let nobody = score(client, url, (0..REQUESTS).map(|_| body(None))).await?;
-        let somebody = score(client, url, (0..REQUESTS).map(|at| body(Some(at)))).await?;
+        let nobody = score(client, url, CLIENTS, (0..REQUESTS).map(|_| body(None))).await?;
+        let somebody = score(client, url, CLIENTS, (0..REQUESTS).map(|at| body(Some(at)))).await?;
         if round == 0 {
             continue; // to warm up
         }
@@ -98,37 +94,5 @@ async fn measure(
         report,
         "| {name} | examples/s, posts of {EXAMPLES} by 8 clients, all heads learning | | {first:.0} | |"
     )?;
-    Ok(())
-}
-
-struct Scored {
-    rate: f64,
-    p99_ms: f64,
-}
-
-async fn score(
-    client: &reqwest::Client,
-    url: &str,
-    bodies: impl Iterator<Item = Value>,
-) -> anyhow::Result<Scored> {
-    let bodies: Vec<Value> = bodies.collect();
-    let count = bodies.len();
-    let started = Instant::now();
-    let requests = bodies.into_iter().map(|body| async move {
-        let started = Instant::now();
-        post(client, format!("{url}/score"), body).await?;
-        anyhow::Ok(1e3 * started.elapsed().as_secs_f64())
-    });
-    let mut times: Vec<f64> = stream::iter(requests).buffer_unordered(CLIENTS).try_collect().await?;
-    let seconds = started.elapsed().as_secs_f64();
-    times.sort_by(f64::total_cmp);
-    Ok(Scored { rate: count as f64 / seconds, p99_ms: times[count * 99 / 100] })
-}
-
-async fn post(client: &reqwest::Client, url: String, body: Value) -> anyhow::Result<()> {
-    let reply = client.post(&url).json(&body).timeout(Duration::from_mins(2)).send().await?;
-    let status = reply.status();
-    let body = reply.bytes().await.context("an answer without an end")?;
-    ensure!(status.is_success(), "POST {url} answered {status}: {}", String::from_utf8_lossy(&body));
     Ok(())
 }

@@ -8,7 +8,7 @@ use polyreward_storage::Storage;
 use polyreward_storage_postgres::{PostgresOptions, PostgresStorage};
 use polyreward_storage_sqlite::{SqliteOptions, SqliteStorage};
 
-use crate::config::{Database, UsageError};
+use crate::config::{Config, UsageError};
 
 /// How often what is too old is removed.
 const EXPIRE_EVERY: Duration = Duration::from_hours(1);
@@ -25,10 +25,14 @@ pub enum Open {
 
 impl Open {
     /// Opens the database that a configuration names, makes it where there is none, and brings it up to date.
-    pub async fn of(config: &Database) -> anyhow::Result<Self> {
+    pub async fn of(config: &Config) -> anyhow::Result<Self> {
+        let (config, measure_timeout) = (&config.database, config.accuracy.timeout());
         if let Some(path) = sqlite_path(config.url.expose()) {
-            let options =
-                SqliteOptions { acquire_timeout: config.acquire_timeout(), ..SqliteOptions::default() };
+            let options = SqliteOptions {
+                acquire_timeout: config.acquire_timeout(),
+                measure_timeout,
+                ..SqliteOptions::default()
+            };
             let storage = SqliteStorage::open(path, &options).await.context("database.url")?;
             return Ok(Self::Sqlite(storage));
         }
@@ -37,6 +41,7 @@ impl Open {
                 max_connections: config.max_connections,
                 acquire_timeout: config.acquire_timeout(),
                 statement_timeout: Duration::from_millis(config.statement_timeout_ms),
+                measure_timeout,
                 ..PostgresOptions::default()
             };
             let connected = PostgresStorage::connect(config.url.expose(), &options).await;

@@ -18,12 +18,12 @@ use polyreward_domain::Tally;
 
 use crate::{
     evaluation::{Bootstrap, Interval},
-    resampling::draw,
+    resampling::{TOGETHER, draw},
 };
 use crowd::{Order, Totals, group_sizes, shown};
 use figures::{STATISTICS, figures, write_statistics};
 use gap::{Shown, gap};
-use rows::Drawn;
+use rows::{Drawn, add_each};
 
 /// Groups whose statistics are kept at a time, so that thousands of groups take time and not memory.
 const BATCH: usize = 256;
@@ -60,7 +60,9 @@ pub struct Figures {
     pub log_loss: f64,
     /// Expected calibration error over both orientations of each pair: 10 equal bins, 5 below 500 predictions.
     pub ece: f64,
-    /// Its 95 % interval. The error is never below zero and noise adds to it, so that the interval is not centred on it.
+    /// Its 95 % interval. The error is never below zero and noise adds to it, so that percentiles of draws lie too high and never
+    /// hold zero; this is made of the true errors for which the observed one is usual, and need not be centred on it
+    /// (`docs/adr/0011-intervals-of-groups.md`).
     pub ece_ci: Option<Interval>,
     /// Accuracy of the population's reward on the same predictions.
     pub population_accuracy: f64,
@@ -100,7 +102,9 @@ pub struct Gap {
     pub worst: usize,
     /// The difference of their accuracies.
     pub value: f64,
-    /// Its 95 % interval.
+    /// The 95 % interval of the true gap, whichever groups it is between, made as that of the calibration error. It holds zero
+    /// where groups that are level often show a gap as large, and may lie below `value`, which noise makes too large. None
+    /// where a shown group has one person.
     pub ci: Option<Interval>,
     /// How often a gap as large comes of shuffling people among groups; where this is not small, the groups are not shown
     /// to differ.
@@ -165,18 +169,22 @@ pub fn by_group(people: Grouped<'_>, bootstrap: Bootstrap) -> Option<GroupedFigu
         let first = batch * BATCH;
         let segments = &order.segments[first..order.segments.len().min(first + BATCH)];
         let width = (segments.len() + 1) * STATISTICS;
-        let drawn = draw(rows.len(), bootstrap, width, |counts, to| {
-            let mut to = to.chunks_exact_mut(STATISTICS);
-            let mut total = Drawn::default();
-            for ((_, range), to) in segments.iter().zip(&mut to) {
-                let sums = Drawn::of(&rows, counts, range.clone());
-                total += sums;
-                write_statistics(&sums, to);
+        let drawn = draw(rows.len(), bootstrap, width, |draws, to| {
+            let mut totals = [Drawn::default(); TOGETHER];
+            let mut write = |at: usize, sums: &[Drawn]| {
+                for (sums, to) in sums.iter().zip(to.chunks_exact_mut(width)) {
+                    write_statistics(sums, &mut to[at * STATISTICS..][..STATISTICS]);
+                }
+            };
+            for (at, (_, range)) in segments.iter().enumerate() {
+                let sums = Drawn::of(&rows, draws, range.clone());
+                add_each(&mut totals, &sums);
+                write(at, &sums);
             }
-            if let (0, Some(to)) = (batch, to.next()) {
+            if batch == 0 {
                 let end = segments.last().map_or(0, |(_, range)| range.end);
-                total += Drawn::of(&rows, counts, end..rows.len());
-                write_statistics(&total, to);
+                add_each(&mut totals, &Drawn::of(&rows, draws, end..rows.len()));
+                write(segments.len(), &totals);
             }
         });
         let statistics =
@@ -219,3 +227,8 @@ pub struct RatioSums {
     /// Sum over people of the numerator squared.
     pub x_x: f64,
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

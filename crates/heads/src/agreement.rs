@@ -119,12 +119,14 @@ pub fn agreement(votes: &[Votes], bootstrap: Bootstrap) -> Option<Agreement> {
         total += *unit;
     }
     let rows = added_up(&units);
-    let drawn = draw(rows.len(), bootstrap, KINDS, |counts, to| {
-        let mut sums = Sums::default();
-        for (row, count) in rows.iter().zip(counts) {
-            sums.add_times(row, f64::from(*count));
+    let drawn = draw(rows.len(), bootstrap, KINDS, |draws, to| {
+        for (counts, to) in draws.iter().zip(to.chunks_exact_mut(KINDS)) {
+            let mut sums = Sums::default();
+            for (row, count) in rows.iter().zip(counts) {
+                sums.add_times(row, f64::from(*count));
+            }
+            to.copy_from_slice(&sums.alphas());
         }
-        to.copy_from_slice(&sums.alphas());
     });
     let values = total.alphas();
     let alpha = |kind: usize| {

@@ -10,8 +10,11 @@ use crate::evaluation::{Bootstrap, Interval};
 /// Additions below which another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 22;
 
-/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each of `units` was drawn and fills
-/// one row.
+/// Draws that are made before their statistics are: whoever walks through all units does it once for all of these.
+pub(crate) const TOGETHER: usize = 8;
+
+/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each of `units` was drawn, for up to
+/// [`TOGETHER`] draws, and fills a row for each.
 ///
 /// Each draw has a stream of random numbers of its own, so that the result is the same however many threads share the work.
 /// They are half of the machine's at most: the other half goes on serving.
@@ -19,20 +22,34 @@ pub(crate) fn draw(
     units: usize,
     bootstrap: Bootstrap,
     width: usize,
-    statistics: impl Fn(&[u16], &mut [f64]) + Sync,
+    statistics: impl Fn(&[Vec<u16>], &mut [f64]) + Sync,
+) -> Vec<f64> {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let threads = cores.min((units * bootstrap.draws).div_ceil(WORTH_A_THREAD));
+    draw_on(threads, units, bootstrap, width, statistics)
+}
+
+fn draw_on(
+    threads: usize,
+    units: usize,
+    bootstrap: Bootstrap,
+    width: usize,
+    statistics: impl Fn(&[Vec<u16>], &mut [f64]) + Sync,
 ) -> Vec<f64> {
     let mut drawn = vec![0.0; bootstrap.draws * width];
     if drawn.is_empty() || units == 0 {
         return drawn;
     }
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-    let threads = cores.min((units * bootstrap.draws).div_ceil(WORTH_A_THREAD));
     let share = bootstrap.draws.div_ceil(threads);
     let work = |first: usize, rows: &mut [f64]| {
-        let mut counts = vec![0_u16; units];
-        for (at, row) in rows.chunks_exact_mut(width).enumerate() {
-            count_draw(&mut counts, &mut stream(bootstrap.seed, (first + at) as u64));
-            statistics(&counts, row);
+        let mut counts = vec![vec![0_u16; units]; TOGETHER];
+        for (at, rows) in rows.chunks_mut(TOGETHER * width).enumerate() {
+            let counts = &mut counts[..rows.len() / width];
+            for (draw, counts) in counts.iter_mut().enumerate() {
+                let draw = first + at * TOGETHER + draw;
+                count_draw(counts, &mut stream(bootstrap.seed, draw as u64));
+            }
+            statistics(counts, rows);
         }
     };
     if threads == 1 {
@@ -86,4 +103,40 @@ fn selected_quantile(values: &mut [f64], q: f64) -> f64 {
     let (_, at, above) = values.select_nth_unstable_by(low, f64::total_cmp);
     let next = above.iter().copied().min_by(f64::total_cmp).unwrap_or(*at);
     *at + (next - *at) * (q * (values.len() - 1) as f64).fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::quantile;
+
+    #[test]
+    fn a_draw_is_the_same_on_any_number_of_threads() {
+        let bootstrap = Bootstrap { draws: 53, seed: 9 };
+        let on = |threads| {
+            draw_on(threads, 20, bootstrap, 20, |draws, to| {
+                for (counts, to) in draws.iter().zip(to.chunks_exact_mut(20)) {
+                    for (count, to) in counts.iter().zip(to) {
+                        *to = f64::from(*count);
+                    }
+                }
+            })
+        };
+        let drawn = on(1);
+        assert!(drawn.chunks(20).all(|counts| counts.iter().sum::<f64>() == 20.0));
+        assert_ne!(drawn[..20], drawn[20..40]);
+        assert_eq!([&on(2), &on(3), &on(8)], [&drawn; 3]);
+    }
+
+    #[test]
+    fn percentiles_are_quantiles_of_what_is_a_number() {
+        let mut rng = stream(1, 0);
+        let mut values: Vec<f64> = (0..211).map(|_| f64::from(rng.next_u32())).collect();
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        values.insert(17, f64::NAN);
+        assert_eq!(percentiles(&mut values), Some([quantile(&sorted, 0.025), quantile(&sorted, 0.975)]));
+        assert_eq!(percentiles(&mut vec![f64::NAN]), None);
+        assert_eq!(percentiles(&mut vec![2.0]), Some([2.0; 2]));
+    }
 }

@@ -43,6 +43,11 @@ pub(crate) const NEEDS: &[(Method, &str, Need)] = &[
     (Method::GET, "/docs", Need::Nothing),
     (Method::GET, "/docs/", Need::Nothing),
     (Method::GET, "/docs/{*file}", Need::Nothing),
+    (Method::GET, "/dashboard/assets/{file}", Need::Nothing),
+    (Method::GET, "/dashboard/{*lost}", Need::Nothing),
+    (Method::GET, "/", Need::Scope(Scope::Read)),
+    (Method::GET, "/dashboard/models", Need::Scope(Scope::Read)),
+    (Method::GET, "/dashboard/users/{user_id}", Need::Scope(Scope::Read)),
     (Method::GET, "/info", Need::AnyKey),
     (Method::GET, "/models", Need::AnyKey),
     (Method::GET, "/metrics", Need::Scope(Scope::Read)),
@@ -187,8 +192,11 @@ mod tests {
             routes
                 .extend(item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
         }
-        // Files of the page that shows the document; they are not in it themselves.
-        routes.extend(["/docs/", "/docs/{*file}"].map(|path| ("GET".to_owned(), path.to_owned())));
+        // Files of pages; they are not in the document.
+        routes.extend(
+            ["/docs/", "/docs/{*file}", "/dashboard/assets/{file}", "/dashboard/{*lost}"]
+                .map(|path| ("GET".to_owned(), path.to_owned())),
+        );
         let rows: BTreeSet<_> =
             NEEDS.iter().map(|(method, path, _)| (method.to_string(), (*path).to_owned())).collect();
         assert_eq!(rows, routes);

@@ -10,6 +10,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    dashboard,
     problem::{PROBLEM_JSON, ProblemBody},
     request_id::REQUEST_ID_HEADER,
     routes,
@@ -30,6 +31,7 @@ use crate::{
         (name = "people", description = "Who there is, what they compared, what is believed of them"),
         (name = "accuracy", description = "For whom a reward is right, and for whom it is wrong"),
         (name = "models", description = "Which models there are"),
+        (name = "dashboard", description = "Pages for people: for which group is this reward wrong?"),
         (name = "operation", description = "Is it alive, what is it, how does it do"),
     ),
 )]
@@ -51,6 +53,7 @@ fn document() -> Document {
     let mut document = OpenApiRouter::<AppState>::with_openapi(Base::openapi())
         .merge(routes::probes())
         .merge(routes::bounded())
+        .merge(dashboard::pages())
         .into_openapi();
     describe_aliases(&mut document);
     for item in document.paths.paths.values_mut() {

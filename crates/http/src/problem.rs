@@ -349,6 +349,7 @@ impl Problem {
     /// A response of this problem's status whose body is `body`, given this problem's members.
     pub(crate) fn respond_with<T: Serialize>(self, body: impl FnOnce(ProblemBody) -> T) -> Response {
         let (status, retry_after_s) = (self.kind.status(), self.retry_after_s);
+        let told = Told { kind: self.kind, detail: self.told(), retry_after_s };
         metrics::problem(self.kind);
         let members = ProblemBody {
             type_uri: self.kind.uri(),
@@ -366,8 +367,31 @@ impl Problem {
         if let Some(seconds) = retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(told);
         response
     }
+
+    /// What happened this time, in one line.
+    fn told(&self) -> Option<String> {
+        let fault = || {
+            self.faults.first().map(|fault| match fault.parameter.or(fault.header) {
+                Some(name) => format!("{name} {}", fault.detail),
+                None => fault.detail.clone(),
+            })
+        };
+        self.detail.clone().or_else(fault)
+    }
+}
+
+/// What a page says of a problem: left with its response for whoever shows pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Which kind of problem.
+    pub kind: ProblemType,
+    /// What happened this time.
+    pub detail: Option<String>,
+    /// After how long to try again.
+    pub retry_after_s: Option<u64>,
 }
 
 /// An error and its causes in one line.

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Two responses to one prompt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// What both answer.
     pub prompt: Arc<Prompt>,

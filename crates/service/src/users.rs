@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polyreward_backbone::Backbone;
-use polyreward_domain::{Attributes, HeadFamily, ModelRef, TenantId, UserId};
+use polyreward_domain::{Attributes, Comparison, HeadFamily, MAX_VALUE_BYTES, ModelRef, TenantId, UserId};
 use polyreward_heads::UserState;
 use polyreward_storage::{
     AuditAction, GroupCount, ModelTally, PersonSummary, StorageError, StoredExample, UserRecord,
@@ -15,6 +15,7 @@ use crate::{
     metrics,
     people::{People, Person, StatesError, Unusable, inputs_of, subject},
     registry::ModelRegistry,
+    score::Pair,
 };
 
 /// Examples read at once while a person is erased.
@@ -233,6 +234,60 @@ impl Users {
         limit: usize,
     ) -> Result<Vec<GroupCount>, UsersError> {
         Ok(self.people.storage().groups(tenant, after, limit).await?)
+    }
+
+    /// The first `limit` attributes that people have, by name, each with how many values it has, counted up to one more than
+    /// `most`.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn attributes(
+        &self,
+        tenant: &TenantId,
+        limit: usize,
+        most: usize,
+    ) -> Result<Vec<(String, usize)>, UsersError> {
+        // No value that can be stored comes after this one, so that a question skips what is left of an attribute.
+        let last_value = char::MAX.to_string().repeat(MAX_VALUE_BYTES / char::MAX.len_utf8());
+        let mut attributes: Vec<(String, usize)> = Vec::new();
+        while attributes.len() < limit {
+            let after = attributes.last().map(|(name, _)| (name.as_str(), last_value.as_str()));
+            let found = self.people.storage().groups(tenant, after, most + 1).await?;
+            let Some(first) = found.first() else { break };
+            let values = found.iter().filter(|group| group.key == first.key).count();
+            attributes.push((first.key.clone(), values));
+        }
+        Ok(attributes)
+    }
+
+    /// Pairs that other people judged lately and this person did not, the latest first; the order of the two responses tells
+    /// nothing of what anybody chose.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn unjudged_pairs(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        limit: usize,
+    ) -> Result<Vec<Pair>, UsersError> {
+        let registered = self.registry.registered();
+        // Every current model predicts every example: any of them names the latest.
+        let Some(model) = registered.default_model().map(|model| &model.reference) else {
+            return Ok(Vec::new());
+        };
+        let examples = self.people.storage().unjudged_examples(tenant, user_id, model, limit).await?;
+        let mut pairs: Vec<Pair> = Vec::with_capacity(examples.len());
+        for Comparison { prompt, chosen, rejected, .. } in
+            examples.into_iter().map(|example| example.comparison)
+        {
+            let (first, second) = if chosen <= rejected { (chosen, rejected) } else { (rejected, chosen) };
+            let pair = Pair { prompt: prompt.into(), response_a: first.into(), response_b: second.into() };
+            if pair.response_a != pair.response_b && !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+        Ok(pairs)
     }
 
     /// The first `limit` of a person's examples after a position; none where there is no such person.

@@ -98,6 +98,15 @@ impl Connections {
         .await
     }
 
+    /// A transaction that sees the rows of one tenant as they were at its first question.
+    pub async fn snapshot(&self, tenant: &str) -> Result<Held, StorageError> {
+        let mut transaction = self.read(tenant).await?;
+        transaction.is_open = true;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        within(transaction.answer_timeout, transaction.execute(begin)).await.map_err(failed)?;
+        Ok(transaction)
+    }
+
     async fn try_begin(&self, tenant: &str) -> Result<(Held, Access), sqlx::Error> {
         let mut transaction = self.hold().await?;
         // Before it is known that it has begun: if nobody hears the answer, it is rolled back all the same.

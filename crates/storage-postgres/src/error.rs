@@ -5,6 +5,9 @@ use std::fmt;
 use polyreward_storage::StorageError;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
+/// SQLSTATE of a statement that its timeout, or an operator, ended.
+const QUERY_CANCELED: &str = "57014";
+
 /// A refusal by the server without what it may quote: sqlx's own error carries PostgreSQL's DETAIL, which holds the values
 /// of a row.
 #[derive(Debug)]
@@ -58,6 +61,16 @@ pub(crate) fn failed(error: sqlx::Error) -> StorageError {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => StorageError::Unavailable(error.into()),
         _ => StorageError::Backend(error.into()),
+    }
+}
+
+/// As [`failed`], of a statement that may take as long as [`crate::PostgresOptions::measure_timeout`].
+pub(crate) fn not_measured(error: sqlx::Error) -> StorageError {
+    match refusal(&error) {
+        Some(refused) if refused.code() == QUERY_CANCELED => {
+            StorageError::TooSlow(Refusal::from(refused).into())
+        }
+        _ => failed(error),
     }
 }
 

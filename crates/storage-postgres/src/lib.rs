@@ -49,6 +49,8 @@ const EXPIRED_AT_ONCE: i64 = 10_000;
 #[derive(Debug, Clone)]
 pub struct PostgresStorage {
     connections: Connections,
+    /// Connections that add up predictions.
+    measuring: Connections,
 }
 
 impl PostgresStorage {
@@ -58,14 +60,17 @@ impl PostgresStorage {
     /// The URL is none, the database cannot be used, or it was made by something else.
     pub async fn connect(url: &str, options: &PostgresOptions) -> Result<Self, StorageError> {
         migrate(url).await?;
+        let (connection, measuring) = (parse(url, &options.application_name)?, options.measuring());
         Ok(Self {
-            connections: Connections::new(options.settle(parse(url, &options.application_name)?), options),
+            connections: Connections::new(options.settle(connection.clone()), options),
+            measuring: Connections::new(measuring.settle_measuring(connection), &measuring),
         })
     }
 
     /// Waits until every connection is returned, and closes them.
     pub async fn close(&self) {
         self.connections.pool().close().await;
+        self.measuring.pool().close().await;
     }
 }
 

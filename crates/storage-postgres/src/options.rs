@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
+/// Connections that add up predictions, apart from all others: whoever scores waits for none of it.
+const MEASURING_CONNECTIONS: u32 = 2;
+
 /// What is bounded, and by how much.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
@@ -13,6 +16,8 @@ pub struct PostgresOptions {
     pub acquire_timeout: Duration,
     /// How long one statement may run. A server that has not answered [`Self::acquire_timeout`] after that has vanished.
     pub statement_timeout: Duration,
+    /// How long one statement of [`polyreward_storage::Measures`] may run.
+    pub measure_timeout: Duration,
     /// How long a statement may wait for another writer.
     pub lock_timeout: Duration,
     /// How long a transaction may do nothing before the server ends it: its process may be gone.
@@ -27,6 +32,7 @@ impl Default for PostgresOptions {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(15),
+            measure_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(30),
             application_name: "polyreward".to_owned(),
@@ -53,5 +59,20 @@ impl PostgresOptions {
                 ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis()),
             ])
             .options([("plan_cache_mode", "force_generic_plan")])
+    }
+
+    /// As these, for the connections that add up predictions.
+    pub(crate) fn measuring(&self) -> Self {
+        Self {
+            max_connections: MEASURING_CONNECTIONS,
+            statement_timeout: self.measure_timeout,
+            ..self.clone()
+        }
+    }
+
+    /// Settings of a connection that adds up predictions: each plan is made for the values, and is not worth compiling.
+    pub(crate) fn settle_measuring(&self, connection: PgConnectOptions) -> PgConnectOptions {
+        let settled = self.settle(connection);
+        settled.options([("plan_cache_mode", "force_custom_plan"), ("jit", "off")])
     }
 }

@@ -1,10 +1,10 @@
 //! Questions that change nothing.
 
 use async_trait::async_trait;
-use polyreward_domain::{Attributes, ExampleId, TenantId, TextForms, UserId};
+use polyreward_domain::{Attributes, ExampleId, ModelRef, TenantId, TextForms, UserId};
 use polyreward_storage::{
-    Crowd, Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, Reads, StorageError, StoredExample,
-    StoredState, UserRecord,
+    Crowd, Evidence, GroupCount, LATEST_PREDICTIONS, ModelKey, ModelTally, PersonSummary, Reads,
+    StorageError, StoredExample, StoredState, UserRecord,
 };
 
 use crate::{
@@ -322,6 +322,56 @@ impl Reads for PostgresStorage {
             tenant.as_str(),
             user_id.as_str(),
             &asked,
+        );
+        let rows =
+            within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    #[tracing::instrument(name = "db.example.unjudged", skip_all)]
+    async fn unjudged_examples(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        model: &ModelRef,
+        limit: usize,
+    ) -> Result<Vec<StoredExample>, StorageError> {
+        let mut connection = self.connections.read(tenant.as_str()).await?;
+        let rows = sqlx::query_as!(
+            ExampleRow,
+            "SELECT examples.example_id,
+                    examples.position,
+                    examples.prompt,
+                    examples.chosen,
+                    examples.rejected,
+                    examples.strength,
+                    examples.label_confidence,
+                    examples.rationale,
+                    examples.created_at
+               FROM (SELECT user_id, example_id, created_at
+                       FROM predictions
+                      WHERE tenant_id = $1 AND model = $3
+                      ORDER BY created_at DESC
+                      LIMIT $4) AS latest
+               JOIN examples
+                 ON examples.tenant_id = $1
+                AND examples.user_id = latest.user_id
+                AND examples.example_id = latest.example_id
+              WHERE latest.user_id <> $2
+                AND NOT EXISTS (
+                    SELECT 1
+                      FROM examples own
+                     WHERE own.tenant_id = $1
+                       AND own.user_id = $2
+                       AND own.chosen_name IN (examples.chosen_name, examples.rejected_name)
+                       AND own.rejected_name IN (examples.chosen_name, examples.rejected_name))
+              ORDER BY latest.created_at DESC, examples.user_id, examples.example_id
+              LIMIT $5",
+            tenant.as_str(),
+            user_id.as_str(),
+            model.to_string(),
+            bounded(LATEST_PREDICTIONS),
+            bounded(limit),
         );
         let rows =
             within(connection.answer_timeout(), rows.fetch_all(&mut *connection)).await.map_err(failed)?;

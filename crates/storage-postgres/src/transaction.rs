@@ -313,6 +313,7 @@ impl Transaction for PostgresTransaction {
         let shots: Vec<i64> = predictions.iter().map(|new| stored_count(new.shot)).collect();
         let preferences: Vec<f64> = predictions.iter().map(|new| new.preference).collect();
         let population: Vec<f64> = predictions.iter().map(|new| new.population_preference).collect();
+        let baseline: Vec<Option<f64>> = predictions.iter().map(|new| new.baseline_preference).collect();
         let created: Vec<OffsetDateTime> = predictions.iter().map(|new| new.created_at).collect();
         let done = sqlx::query!(
             "INSERT INTO predictions (
@@ -323,6 +324,7 @@ impl Transaction for PostgresTransaction {
                     shot,
                     preference,
                     population_preference,
+                    baseline_preference,
                     created_at)
              SELECT $1, $2, new.*
                FROM unnest(
@@ -331,7 +333,8 @@ impl Transaction for PostgresTransaction {
                     $5::BIGINT[],
                     $6::DOUBLE PRECISION[],
                     $7::DOUBLE PRECISION[],
-                    $8::TIMESTAMPTZ[]) AS new",
+                    $8::DOUBLE PRECISION[],
+                    $9::TIMESTAMPTZ[]) AS new",
             self.tenant.as_str(),
             user_id.as_str(),
             &example_ids,
@@ -339,6 +342,7 @@ impl Transaction for PostgresTransaction {
             &shots,
             &preferences,
             &population,
+            &baseline as &[Option<f64>],
             &created,
         );
         let done = within(self.transaction.answer_timeout(), done.execute(&mut *self.transaction)).await;

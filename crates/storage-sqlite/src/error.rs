@@ -7,6 +7,7 @@ const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
 const NOMEM: i32 = 7;
 const READONLY: i32 = 8;
+const INTERRUPT: i32 = 9;
 const IOERR: i32 = 10;
 const FULL: i32 = 13;
 const CANTOPEN: i32 = 14;
@@ -17,6 +18,7 @@ const NOTADB: i32 = 26;
 pub(crate) fn storage_error(error: sqlx::Error) -> StorageError {
     match (&error, primary_code(&error)) {
         (_, Some(BUSY | LOCKED | PROTOCOL)) => StorageError::Contended(error.into()),
+        (_, Some(INTERRUPT)) => StorageError::TooSlow(error.into()),
         (_, Some(NOMEM | READONLY | IOERR | FULL | CANTOPEN))
         | (
             sqlx::Error::PoolTimedOut

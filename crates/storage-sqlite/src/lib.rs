@@ -9,6 +9,7 @@ mod columns;
 mod error;
 mod keys;
 mod measures;
+mod measuring;
 mod open;
 mod people;
 mod reads;
@@ -28,6 +29,7 @@ use time::OffsetDateTime;
 use crate::{
     columns::{json, micros},
     error::storage_error,
+    measuring::Measuring,
     sweeper::Sweeper,
     transaction::SqliteTransaction,
 };
@@ -36,6 +38,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct SqliteStorage {
     readers: SqlitePool,
+    measuring: Measuring,
     writer: SqlitePool,
     sweeper: Sweeper,
 }

@@ -17,10 +17,14 @@ use sqlx::{
 use crate::{
     SqliteStorage,
     error::{is_busy, is_no_database},
+    measuring::Measuring,
     sweeper::{self, Sweeper},
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
+
+/// Connections that add up predictions, apart from all others: whoever scores waits for none of it.
+const MEASURING_CONNECTIONS: u32 = 2;
 
 /// Between two attempts at what SQLite does not wait for by itself.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
@@ -34,11 +38,18 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// How long a call waits for a connection: a writer for the writers before it in this process, a reader for readers.
     pub acquire_timeout: Duration,
+    /// How long one question of [`polyreward_storage::Measures`] may take.
+    pub measure_timeout: Duration,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { readers: 4, busy_timeout: Duration::from_secs(5), acquire_timeout: Duration::from_secs(5) }
+        Self {
+            readers: 4,
+            busy_timeout: Duration::from_secs(5),
+            acquire_timeout: Duration::from_secs(5),
+            measure_timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -119,6 +130,11 @@ impl SqliteStorage {
         let storage = Self {
             readers: pool(options.readers, options.acquire_timeout)
                 .connect_lazy_with(connect.clone().pragma("query_only", "ON")),
+            measuring: Measuring::new(
+                pool(MEASURING_CONNECTIONS, options.acquire_timeout)
+                    .connect_lazy_with(connect.clone().pragma("query_only", "ON")),
+                options.measure_timeout,
+            ),
             writer: pool(1, options.acquire_timeout).connect_lazy_with(connect.clone()),
             sweeper: Sweeper::new(
                 pool(1, options.acquire_timeout).connect_lazy_with(connect.busy_timeout(sweeper::PATIENCE)),
@@ -133,6 +149,7 @@ impl SqliteStorage {
     /// into the file.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.measuring.close().await;
         self.writer.close().await;
         self.sweeper.close().await;
     }

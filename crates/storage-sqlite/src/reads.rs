@@ -1,10 +1,12 @@
 //! [`Reads`], each method one statement on a connection that cannot write.
 
 use async_trait::async_trait;
-use polyreward_domain::{Attributes, Comparison, ExampleId, StateVersion, TenantId, TextForms, UserId};
+use polyreward_domain::{
+    Attributes, Comparison, ExampleId, ModelRef, StateVersion, TenantId, TextForms, UserId,
+};
 use polyreward_storage::{
-    Crowd, Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, Reads, StorageError, StoredExample,
-    StoredState, UserRecord,
+    Crowd, Evidence, GroupCount, LATEST_PREDICTIONS, ModelKey, ModelTally, PersonSummary, Reads,
+    StorageError, StoredExample, StoredState, UserRecord,
 };
 
 use crate::{
@@ -341,6 +343,58 @@ impl Reads for SqliteStorage {
             tenant,
             user_id,
             asked,
+        );
+        all(rows.fetch_all(&self.readers).await.map_err(storage_error)?)
+    }
+
+    #[tracing::instrument(name = "db.example.unjudged", skip_all, fields(limit))]
+    async fn unjudged_examples(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        model: &ModelRef,
+        limit: usize,
+    ) -> Result<Vec<StoredExample>, StorageError> {
+        let (tenant, user_id, limit) = (tenant.as_str(), user_id.as_str(), at_most(limit));
+        let (model, latest) = (model.to_string(), at_most(LATEST_PREDICTIONS));
+        let rows = sqlx::query_as!(
+            ExampleRow,
+            "SELECT examples.example_id,
+                    examples.position,
+                    examples.prompt,
+                    examples.chosen,
+                    examples.rejected,
+                    examples.strength,
+                    examples.label_confidence,
+                    examples.rationale,
+                    examples.created_at
+               FROM (SELECT user_id, example_id, created_at
+                       FROM predictions
+                      WHERE tenant_id = ? AND model = ?
+                      ORDER BY created_at DESC
+                      LIMIT ?) AS latest
+               JOIN examples
+                 ON examples.tenant_id = ?
+                AND examples.user_id = latest.user_id
+                AND examples.example_id = latest.example_id
+              WHERE latest.user_id <> ?
+                AND NOT EXISTS (
+                    SELECT 1
+                      FROM examples own
+                     WHERE own.tenant_id = ?
+                       AND own.user_id = ?
+                       AND own.chosen_name IN (examples.chosen_name, examples.rejected_name)
+                       AND own.rejected_name IN (examples.chosen_name, examples.rejected_name))
+              ORDER BY latest.created_at DESC, examples.user_id, examples.example_id
+              LIMIT ?",
+            tenant,
+            model,
+            latest,
+            tenant,
+            user_id,
+            tenant,
+            user_id,
+            limit,
         );
         all(rows.fetch_all(&self.readers).await.map_err(storage_error)?)
     }

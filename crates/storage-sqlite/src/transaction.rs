@@ -179,8 +179,9 @@ impl Transaction for SqliteTransaction {
                      shot,
                      preference,
                      population_preference,
+                     baseline_preference,
                      created_at)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 tenant,
                 user,
                 example,
@@ -188,6 +189,7 @@ impl Transaction for SqliteTransaction {
                 shot,
                 prediction.preference,
                 prediction.population_preference,
+                prediction.baseline_preference,
                 at,
             )
             .execute(&mut *open)

@@ -21,7 +21,7 @@ pub use measures::{
     CrowdSums, GroupValues, MeasuredModel, Measures, Mistake, Moment, PairVotes, PersonSums, Predictions,
     SHOTS, ShotSums, Span, Step, StepSums,
 };
-pub use reads::{MAX_FOUND, Reads};
+pub use reads::{LATEST_PREDICTIONS, MAX_FOUND, Reads};
 pub use records::{
     AuditAction, AuditEntry, Crowd, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, ModelKey,
     ModelTally, NewExample, PersonSummary, Prediction, RequestHash, StoredExample, StoredState, SubjectHash,

@@ -169,6 +169,9 @@ pub struct Moment {
     pub lower: i64,
     /// When the last of them changed.
     pub changed_at: Option<OffsetDateTime>,
+    /// The microseconds within a minute at which each of them changed last, added up: a change is seen that was made by a
+    /// clock which is behind another's.
+    pub ticks: i64,
 }
 
 /// Each method sees one moment, has connections of its own so that nobody who scores waits for it, and ends with

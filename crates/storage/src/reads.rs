@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
-use polyreward_domain::{Attributes, ExampleId, TenantId, TextForms, UserId};
+use polyreward_domain::{Attributes, ExampleId, ModelRef, TenantId, TextForms, UserId};
 
 use crate::{
     error::StorageError,
@@ -15,6 +15,9 @@ use crate::{
 
 /// People that [`Reads::find`] is asked for at once, at most.
 pub const MAX_FOUND: usize = 1 << 16;
+
+/// Predictions among which [`Reads::unjudged_examples`] looks.
+pub const LATEST_PREDICTIONS: usize = 500;
 
 /// Each method is one statement and sees one moment; its error is that the database cannot be asked.
 #[async_trait]
@@ -73,6 +76,16 @@ pub trait Reads: Debug + Send + Sync {
         tenant: &TenantId,
         user_id: &UserId,
         example_ids: &[ExampleId],
+    ) -> Result<Vec<StoredExample>, StorageError>;
+
+    /// Examples of other people that a model predicted lately, of pairs that this person did not judge, the latest first: the
+    /// first `limit` out of the latest [`LATEST_PREDICTIONS`].
+    async fn unjudged_examples(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        model: &ModelRef,
+        limit: usize,
     ) -> Result<Vec<StoredExample>, StorageError>;
 
     /// What a head learns from all of a person's examples, in the order in which they came, with what embeddings are

@@ -1,12 +1,16 @@
 //! What every bench needs: the real server, texts, a place for its report.
 
+#![allow(dead_code, reason = "each bench is a crate of its own, and none uses all of it")]
+
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 /// `cargo test --benches` and `cargo bench -- --list` call a bench too.
@@ -71,7 +75,6 @@ pub struct Server {
 }
 
 impl Server {
-    #[allow(dead_code, reason = "each bench is a crate of its own, and one of them names its database")]
     /// Starts it on a new SQLite database, with further arguments and environment.
     pub fn start(arguments: &[&Path], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::start_on(None, arguments, environment)
@@ -108,7 +111,6 @@ impl Server {
     }
 
     /// Resident memory in MiB, where the system tells.
-    #[allow(dead_code, reason = "each bench is a crate of its own, and one of them asks")]
     pub fn resident_mib(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -122,4 +124,41 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// How a round of scoring went.
+pub struct Scored {
+    /// Requests per second.
+    pub rate: f64,
+    pub p99_ms: f64,
+}
+
+/// Posts bodies to `/score`, so many at a time.
+pub async fn score(
+    client: &reqwest::Client,
+    url: &str,
+    clients: usize,
+    bodies: impl Iterator<Item = Value>,
+) -> anyhow::Result<Scored> {
+    let bodies: Vec<Value> = bodies.collect();
+    let count = bodies.len();
+    let started = Instant::now();
+    let requests = bodies.into_iter().map(|body| async move {
+        let started = Instant::now();
+        post(client, format!("{url}/score"), body).await?;
+        anyhow::Ok(1e3 * started.elapsed().as_secs_f64())
+    });
+    let mut times: Vec<f64> = stream::iter(requests).buffer_unordered(clients).try_collect().await?;
+    let seconds = started.elapsed().as_secs_f64();
+    times.sort_by(f64::total_cmp);
+    Ok(Scored { rate: count as f64 / seconds, p99_ms: times[count * 99 / 100] })
+}
+
+/// Posts a body, and is content with a success alone.
+pub async fn post(client: &reqwest::Client, url: String, body: Value) -> anyhow::Result<()> {
+    let reply = client.post(&url).json(&body).timeout(Duration::from_mins(2)).send().await?;
+    let status = reply.status();
+    let body = reply.bytes().await.context("an answer without an end")?;
+    ensure!(status.is_success(), "POST {url} answered {status}: {}", String::from_utf8_lossy(&body));
+    Ok(())
 }

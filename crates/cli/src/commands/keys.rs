@@ -74,7 +74,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         };
         let overrides = Overrides::default().with_database(place.database_url.clone());
         let config = config::load(place.config.as_deref(), &overrides)?;
-        let open = Open::of(&config.database).await?;
+        let open = Open::of(&config).await?;
         let outcome = match command {
             Command::Create(create) => create.run(&open).await,
             Command::List(_) => list(&open).await,

@@ -12,7 +12,7 @@ pub fn run(place: &Where) -> anyhow::Result<()> {
     let config = config::load(place.config.as_deref(), &overrides)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        Open::of(&config.database).await?.close().await;
+        Open::of(&config).await?.close().await;
         println!("the database is up to date");
         Ok(())
     })

@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = config::load(arguments.config.as_deref(), &overrides)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let open = Open::of(&config.database).await?;
+        let open = Open::of(&config).await?;
         let backbone = open_backbone(&config)?;
         let registry = ModelRegistry::open(&config.models.path, backbone.info().clone())
             .with_context(|| format!("the models folder {}", config.models.path.display()))?;

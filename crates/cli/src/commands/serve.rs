@@ -78,7 +78,7 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     // The port before the models: a busy one should not cost a start-up.
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let stop = stop_signal()?;
-    let open = Open::of(&config.database).await?;
+    let open = Open::of(config).await?;
     let storage = open.storage();
     let access = Access::new(Arc::clone(&storage), AccessOptions::default());
     check_is_guarded(config, address, access.is_open().await?)?;

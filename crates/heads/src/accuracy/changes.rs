@@ -6,14 +6,17 @@ use super::{
     Change, Changes, Grouped,
     crowd::{Order, Totals, group_sizes, shown},
     figures::{excesses, expected_calibration_error},
-    rows::{Drawn, Row},
+    rows::{Drawn, Row, add_each},
 };
 use crate::{
-    evaluation::Bootstrap,
-    resampling::{draw, percentiles},
+    evaluation::{Bootstrap, Interval},
+    resampling::{TOGETHER, draw, percentiles},
 };
 
-/// A figure that one model has in one draw, or in truth.
+/// Accuracy, worst group, gap, calibration error.
+const FIGURES: usize = 4;
+
+/// What one model has in one draw, or over all.
 #[derive(Debug, Clone, Copy)]
 struct Headline {
     accuracy: f64,
@@ -24,8 +27,8 @@ struct Headline {
 }
 
 impl Headline {
-    /// Later figures less earlier ones: accuracy, worst group, gap, calibration error.
-    fn since(self, previous: Self) -> [f64; 4] {
+    /// These figures less earlier ones.
+    fn since(self, previous: Self) -> [f64; FIGURES] {
         [
             self.accuracy - previous.accuracy,
             self.worst - previous.worst,
@@ -67,19 +70,28 @@ impl<'a> Side<'a> {
         Headline { accuracy: self.totals.accuracy(), worst, best, ece }
     }
 
-    fn drawn(&self, order: &Order, counts: &[u16]) -> Headline {
-        let mut everybody = Drawn::default();
+    fn drawn(&self, order: &Order, draws: &[Vec<u16>]) -> [Headline; TOGETHER] {
+        let mut everybody = [Drawn::default(); TOGETHER];
+        let mut ends = [(f64::NAN, f64::NAN); TOGETHER];
         let mut end = 0;
-        let accuracies = order.segments.iter().zip(&self.shown).filter_map(|((_, range), shown)| {
-            let sums = Drawn::of(&self.rows, counts, range.clone());
-            everybody += sums;
+        for ((_, range), shown) in order.segments.iter().zip(&self.shown) {
+            let sums = Drawn::of(&self.rows, draws, range.clone());
+            add_each(&mut everybody, &sums);
+            if *shown {
+                for ((low, high), sums) in ends.iter_mut().zip(&sums) {
+                    // A group of which nobody was drawn has no accuracy, and is neither.
+                    (*low, *high) = (low.min(sums.accuracy()), high.max(sums.accuracy()));
+                }
+            }
             end = range.end;
-            shown.then(|| sums.accuracy())
-        });
-        let (worst, best) = ends(accuracies);
-        everybody += Drawn::of(&self.rows, counts, end..self.rows.len());
-        let ece = expected_calibration_error(self.totals.sums.n(), everybody.excesses());
-        Headline { accuracy: everybody.accuracy(), worst, best, ece }
+        }
+        add_each(&mut everybody, &Drawn::of(&self.rows, draws, end..self.rows.len()));
+        std::array::from_fn(|draw| Headline {
+            accuracy: everybody[draw].accuracy(),
+            worst: ends[draw].0,
+            best: ends[draw].1,
+            ece: expected_calibration_error(self.totals.sums.n(), everybody[draw].excesses()),
+        })
     }
 
     fn shown_groups(&self) -> usize {
@@ -119,14 +131,21 @@ pub fn changes(current: Grouped<'_>, previous: Grouped<'_>, bootstrap: Bootstrap
         return None;
     }
     let values = now.observed(&order).since(before.observed(&order));
-    let drawn = draw(order.people.len(), bootstrap, 4, |counts, to| {
-        to.copy_from_slice(&now.drawn(&order, counts).since(before.drawn(&order, counts)));
+    let drawn = draw(order.people.len(), bootstrap, FIGURES, |draws, to| {
+        let pairs = now.drawn(&order, draws).into_iter().zip(before.drawn(&order, draws));
+        for ((now, before), to) in pairs.zip(to.chunks_exact_mut(FIGURES)) {
+            to.copy_from_slice(&now.since(before));
+        }
     });
-    let change = |figure: usize, known: bool| Change {
-        value: values[figure],
-        ci: known
-            .then(|| percentiles(&mut drawn.iter().skip(figure).step_by(4).copied().collect()))
-            .flatten(),
+    let change = |figure: usize, known: bool| {
+        let value = values[figure];
+        let mut drawn = drawn.iter().skip(figure).step_by(FIGURES).copied().collect();
+        let ci = if known { percentiles(&mut drawn) } else { None };
+        // All but accuracy are larger or smaller for noise, and in the draws by as much again: reflected at the estimate
+        // they make up for it (`docs/adr/0011-intervals-of-groups.md`).
+        let reflect =
+            |[low, high]: Interval| [2.0 * value - high, 2.0 * value - low].map(|end| end.clamp(-1.0, 1.0));
+        Change { value, ci: if figure == 0 { ci } else { ci.map(reflect) } }
     };
     let enough = now.totals.users >= 2 && before.totals.users >= 2;
     let vary = now.groups_vary(&order) && before.groups_vary(&order);

@@ -75,3 +75,76 @@ fn student_975(freedom: u64) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums of people's (predictions, numerator).
+    fn sums(people: &[(f64, f64)]) -> RatioSums {
+        let mut sums = RatioSums { users: people.len() as u64, n: 0.0, x: 0.0, n_n: 0.0, n_x: 0.0, x_x: 0.0 };
+        for (n, x) in people {
+            sums.n += n;
+            sums.x += x;
+            sums.n_n += n * n;
+            sums.n_x += n * x;
+            sums.x_x += x * x;
+        }
+        sums
+    }
+
+    fn close(actual: Option<Interval>, expected: [f64; 2], tolerance: f64) {
+        let actual = actual.unwrap();
+        for (actual, expected) in actual.into_iter().zip(expected) {
+            assert!((actual - expected).abs() < tolerance, "{actual} {expected}");
+        }
+    }
+
+    #[test]
+    fn students_quantile_agrees_with_its_table() {
+        // NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2; three decimals.
+        for (freedom, expected) in [
+            (1, 12.706),
+            (2, 4.303),
+            (3, 3.182),
+            (4, 2.776),
+            (5, 2.571),
+            (9, 2.262),
+            (30, 2.042),
+            (100, 1.984),
+        ] {
+            let actual = student_975(freedom);
+            assert!((actual - expected).abs() < 1.5e-3, "{freedom} {actual} {expected}");
+        }
+    }
+
+    #[test]
+    fn one_prediction_each_is_wilsons_interval_of_people() {
+        // Newcombe (1998), Statistics in Medicine 17:857, table I, method 3: 81 of 263, and 0 of 20.
+        let people: Vec<_> = (0..263).map(|at| (1.0, f64::from(u8::from(at < 81)))).collect();
+        close(share_interval(sums(&people)), [0.2553, 0.3662], 5e-5);
+        close(share_interval(sums(&[(1.0, 0.0); 20])), [0.0, 0.1611], 5e-5);
+    }
+
+    #[test]
+    fn people_who_differ_leave_fewer_trials_and_people_who_do_not_leave_themselves() {
+        // 100 people of 10 predictions, all right or all wrong: as good as 100 trials, less what Student takes.
+        let people: Vec<_> = (0..100).map(|at| (10.0, if at % 2 == 0 { 10.0 } else { 0.0 })).collect();
+        close(share_interval(sums(&people)), wilson(0.5, 100.0), 2e-3);
+        assert_eq!(share_interval(sums(&[(10.0, 10.0); 8])), Some(wilson(1.0, 8.0)));
+        assert_eq!(share_interval(sums(&[(10.0, 7.0); 8])), Some(wilson(0.7, 8.0)));
+        assert_eq!(share_interval(sums(&[(10.0, 7.0)])), None);
+        assert_eq!(share_interval(sums(&[(0.0, 0.0); 2])), None);
+    }
+
+    #[test]
+    fn a_difference_has_students_interval_of_people() {
+        // Five people of as many predictions: mean .2, standard deviation of .1 * sqrt(2.5).
+        let people = [(10.0, 0.0), (10.0, 1.0), (10.0, 2.0), (10.0, 3.0), (10.0, 4.0)];
+        let half = 2.776 * (2.5_f64 / 5.0).sqrt() / 10.0;
+        close(difference_interval(sums(&people)), [0.2 - half, 0.2 + half], 1e-4);
+        assert_eq!(difference_interval(sums(&[(1.0, 1.0), (1.0, -1.0)])), Some([-1.0, 1.0]));
+        assert_eq!(difference_interval(sums(&[(4.0, 1.0); 3])), Some([0.25, 0.25]));
+        assert_eq!(difference_interval(sums(&[(4.0, 1.0)])), None);
+    }
+}

@@ -49,7 +49,7 @@ pub(super) fn excesses(sums: &Tally) -> [f64; CLASSES] {
     })
 }
 
-/// The figures of people who add up to `totals`. `draw` gives the statistics of each draw; `mean_share` is what was taken off
+/// The figures of people who add up to `totals`. `draws` are the statistics of each draw; `mean_share` is what was taken off
 /// people's accuracies in them.
 pub(super) fn figures<'a>(
     totals: &Totals,
@@ -61,7 +61,6 @@ pub(super) fn figures<'a>(
     let share = |part: f64| part / n as f64;
     let accuracy = totals.accuracy();
     let population_accuracy = share(totals.sums.population_correct);
-    let excesses = excesses(&totals.sums);
     let enough = totals.users >= 2;
     let mut percentile = |column: usize| if enough { percentiles(&mut columns[column]) } else { None };
     let [accuracy_ci, user_accuracy_ci, gain_ci] = [0, 1, 2].map(&mut percentile);
@@ -74,8 +73,8 @@ pub(super) fn figures<'a>(
         user_accuracy: totals.user_accuracy(),
         user_accuracy_ci: user_accuracy_ci.map(|ends| ends.map(|end| end + mean_share)),
         log_loss: share(totals.sums.log_loss),
-        ece: expected_calibration_error(n, excesses),
-        ece_ci: if enough { calibration_interval(n, excesses, &columns[3 + CLASSES..]) } else { None },
+        ece: expected_calibration_error(n, excesses(&totals.sums)),
+        ece_ci: if enough { calibration_interval(totals, &columns[3 + CLASSES..]) } else { None },
         population_accuracy,
         gain: accuracy - population_accuracy,
         gain_ci,
@@ -97,16 +96,19 @@ fn columns<'a>(draws: impl Iterator<Item = &'a [f64]>) -> [Vec<f64>; STATISTICS]
     columns
 }
 
-/// The interval of the expected calibration error: see [`interval_of_norm`].
-fn calibration_interval(n: u64, excesses: [f64; CLASSES], drawn: &[Vec<f64>]) -> Option<Interval> {
-    let observed = calibration_bins(n, excesses);
+/// The interval of the expected calibration error of two people or more: see [`interval_of_norm`].
+fn calibration_interval(totals: &Totals, drawn: &[Vec<f64>]) -> Option<Interval> {
+    let n = totals.sums.n();
+    let observed = calibration_bins(n, excesses(&totals.sums));
+    // Draws of a few people vary less than a few people do.
+    let stretch = (totals.users as f64 / (totals.users - 1) as f64).sqrt();
     let noise: Vec<[f32; CLASSES]> = (0..drawn[0].len())
         .map(|draw| calibration_bins(n, std::array::from_fn(|class| drawn[class][draw])))
         .filter(|excesses| excesses.iter().all(|excess| !excess.is_nan()))
-        .map(|excesses| std::array::from_fn(|bin| (excesses[bin] - observed[bin]) as f32))
+        .map(|excesses| std::array::from_fn(|bin| (stretch * (excesses[bin] - observed[bin])) as f32))
         .collect();
     let value = observed.iter().map(|excess| excess.abs()).sum();
-    interval_of_norm(value, |size, out| {
+    interval_of_norm(value, |_, size, out| {
         let centre = observed.map(|excess| (size * excess) as f32);
         out.extend(noise.iter().map(|noise| {
             let sum: f32 = centre.iter().zip(noise).map(|(centre, noise)| (centre + noise).abs()).sum();

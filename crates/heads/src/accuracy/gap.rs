@@ -1,6 +1,10 @@
 //! How far the best group is from the worst, and whether chance would do as much.
 
-use super::{Gap, crowd::Order, inversion::interval_of_norm};
+use super::{
+    Gap,
+    crowd::Order,
+    inversion::{Limit, interval_of_norm},
+};
 use crate::{
     evaluation::Interval,
     resampling::{below, stream},
@@ -41,29 +45,63 @@ pub(super) fn gap(shown: &[Shown], order: &Order, tallies: &[Tally], seed: u64) 
 }
 
 /// See [`interval_of_norm`]. A group's draws vary a little less than groups do, by `(m - 1) / m` for `m` people, and are
-/// stretched by as much. Where a group has but one person, nothing says how it would vary: there is no interval.
+/// stretched by as much. A group of which nobody was drawn is left out of that draw. Where a group has but one person,
+/// nothing says how it would vary: there is no interval.
 fn interval(shown: &[Shown], value: f64) -> Option<Interval> {
     if shown.iter().any(|group| group.users < 2) {
         return None;
     }
-    let mean = shown.iter().map(|group| group.accuracy).sum::<f64>() / shown.len() as f64;
-    let centres: Vec<f32> = shown.iter().map(|group| (group.accuracy - mean) as f32).collect();
-    let draws = shown[0].drawn.len();
-    let mut noise = vec![0.0_f32; draws * shown.len()];
+    let accuracies: Vec<f64> = shown.iter().map(|group| group.accuracy).collect();
+    let mut noise = vec![0.0_f32; shown[0].drawn.len() * shown.len()];
+    let mut weights = Vec::with_capacity(shown.len());
     for (at, group) in shown.iter().enumerate() {
         let stretch = (group.users as f32 / (group.users - 1) as f32).sqrt();
+        // Nothing divides by zero where people do not differ.
+        let (mut squares, mut draws) = (1e-9, 1.0);
         for (draw, accuracy) in group.drawn.iter().enumerate() {
-            noise[draw * shown.len() + at] = (accuracy - group.accuracy as f32) * stretch;
+            let deviation = (accuracy - group.accuracy as f32) * stretch;
+            noise[draw * shown.len() + at] = deviation;
+            if !deviation.is_nan() {
+                squares += f64::from(deviation * deviation);
+                draws += 1.0;
+            }
         }
+        weights.push(draws / squares);
     }
-    let [low, high] = interval_of_norm(value, |size, out| {
-        let size = size as f32;
+    let [low, high] = interval_of_norm(value, |limit, size, out| {
+        let centres = match limit {
+            Limit::Lower => cut_off(size * value, &accuracies, &weights),
+            Limit::Upper => accuracies.iter().map(|accuracy| size * accuracy).collect(),
+        };
+        let centres: Vec<f32> = centres.iter().map(|centre| *centre as f32).collect();
         out.extend(noise.chunks_exact(shown.len()).filter_map(|noise| {
-            let range = range_of(centres.iter().zip(noise).map(|(centre, noise)| size * centre + noise));
+            let range = range_of(centres.iter().zip(noise).map(|(centre, noise)| centre + noise));
             range.is_finite().then(|| f64::from(range))
         }));
     })?;
     Some([low, high.min(1.0)])
+}
+
+/// The accuracies nearest to these that lie within `range` of each other, by squares with these weights: these, cut off at
+/// both ends.
+///
+/// Groups that are cut off are level with the best or the worst, as groups may be that only noise has put beyond the others.
+/// Were all drawn together alike instead, fewer would be near the ends than may be, noise would raise the gap by too little,
+/// and the lower limit of the gap would be too high.
+pub(super) fn cut_off(range: f64, accuracies: &[f64], weights: &[f64]) -> Vec<f64> {
+    let low = accuracies.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = accuracies.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (mut least, mut most) = (low, (high - range).max(low));
+    for _ in 0..30 {
+        let middle = f64::midpoint(least, most);
+        let pull: f64 = accuracies
+            .iter()
+            .zip(weights)
+            .map(|(accuracy, weight)| weight * (accuracy - accuracy.clamp(middle, middle + range)))
+            .sum();
+        if pull > 0.0 { least = middle } else { most = middle }
+    }
+    accuracies.iter().map(|accuracy| accuracy.clamp(least, least + range)).collect()
 }
 
 /// The highest less the lowest value; those that are not numbers are left out. Not finite where all are.

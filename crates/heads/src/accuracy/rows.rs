@@ -1,8 +1,10 @@
 //! People as rows of sums, so that a draw of people is a weighted sum of rows.
 
-use std::ops::{AddAssign, Range};
+use std::ops::Range;
 
 use polyreward_domain::{CONFIDENCE_BINS, Tally};
+
+use crate::resampling::TOGETHER;
 
 /// Classes of confidence that can be right or wrong: all but that of the undecided.
 pub(super) const CLASSES: usize = CONFIDENCE_BINS - 1;
@@ -47,22 +49,20 @@ pub(super) fn row(tally: &Tally, mean_share: f64) -> Row {
 pub(super) struct Drawn([f64; WIDTH]);
 
 impl Drawn {
-    /// Of the people in `range`.
-    pub(super) fn of(rows: &[Row], counts: &[u16], range: Range<usize>) -> Self {
-        let mut total = Self::default();
-        for (rows, counts) in rows[range.clone()].chunks(BLOCK).zip(counts[range].chunks(BLOCK)) {
-            let mut block: Row = [0.0; WIDTH];
-            for (row, count) in rows.iter().zip(counts) {
-                let count = f32::from(*count);
-                for (sum, value) in block.iter_mut().zip(row) {
-                    *sum += count * value;
+    /// Of the people in `range`, for each of up to [`TOGETHER`] draws.
+    pub(super) fn of(rows: &[Row], draws: &[Vec<u16>], range: Range<usize>) -> [Self; TOGETHER] {
+        let mut totals = [Self::default(); TOGETHER];
+        for start in range.clone().step_by(BLOCK) {
+            // A block stays in the nearest cache for all draws.
+            let block = start..range.end.min(start + BLOCK);
+            for (total, counts) in totals.iter_mut().zip(draws) {
+                let sums = block_sum(&rows[block.clone()], &counts[block.clone()]);
+                for (total, sum) in total.0.iter_mut().zip(sums) {
+                    *total += f64::from(sum);
                 }
             }
-            for (sum, block) in total.0.iter_mut().zip(block) {
-                *sum += f64::from(block);
-            }
         }
-        total
+        totals
     }
 
     /// Predictions.
@@ -101,10 +101,24 @@ impl Drawn {
     }
 }
 
-impl AddAssign for Drawn {
-    fn add_assign(&mut self, other: Self) {
-        for (sum, value) in self.0.iter_mut().zip(other.0) {
-            *sum += value;
+/// A few rows added up. It stands alone so that the sums stay in registers.
+#[inline(never)]
+fn block_sum(rows: &[Row], counts: &[u16]) -> Row {
+    let mut block: Row = [0.0; WIDTH];
+    for (row, count) in rows.iter().zip(counts) {
+        let count = f32::from(*count);
+        for (sum, value) in block.iter_mut().zip(row) {
+            *sum += count * value;
+        }
+    }
+    block
+}
+
+/// Adds to each draw's sums what others are of the same draw.
+pub(super) fn add_each(totals: &mut [Drawn; TOGETHER], sums: &[Drawn; TOGETHER]) {
+    for (total, sums) in totals.iter_mut().zip(sums) {
+        for (total, sum) in total.0.iter_mut().zip(sums.0) {
+            *total += sum;
         }
     }
 }

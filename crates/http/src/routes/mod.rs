@@ -22,12 +22,12 @@ use axum::{
 };
 use polyreward_service::Access;
 use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::authorize,
-    headers,
+    dashboard, headers,
     limits::{Admission, Limits, admit},
     metrics as request_metrics,
     problem::{self, Problem, ProblemType},
@@ -95,6 +95,13 @@ pub fn router(state: AppState) -> Router {
     let admission = (Admission::from_ref(&state), Arc::<Limits>::from_ref(&state));
     let access = (Access::from_ref(&state), Arc::<Limits>::from_ref(&state));
     let authorized = from_fn_with_state(access, authorize);
+    let pages = Router::from(dashboard::pages())
+        .route("/dashboard/assets/{file}", get(dashboard::file))
+        .route("/dashboard/{*lost}", get(dashboard::lost))
+        .route_layer(authorized.clone())
+        .route_layer(from_fn_with_state(admission.clone(), admit))
+        .route_layer(from_fn(dashboard::as_page))
+        .route_layer(CompressionLayer::new());
     // Whoever waits for a slow database to say who they are has a place among the requests in flight, too.
     let bounded = Router::from(bounded())
         .merge(aliases(true))
@@ -106,6 +113,7 @@ pub fn router(state: AppState) -> Router {
         .merge(aliases(false))
         .route_layer(authorized)
         .merge(bounded)
+        .merge(pages)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed);
     with_envelope(routes, state.readiness()).with_state(state)

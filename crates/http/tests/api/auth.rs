@@ -26,8 +26,12 @@ pub enum Needs {
 
 use Needs::{AnyKey, Nothing, One};
 
-pub const EXPECTED: [(&str, &str, Needs); 25] = [
+pub const EXPECTED: [(&str, &str, Needs); 29] = [
+    ("GET", "/accuracy", One(Scope::Read)),
+    ("GET", "/accuracy/shots", One(Scope::Read)),
+    ("GET", "/accuracy/timeline", One(Scope::Read)),
     ("GET", "/docs", Nothing),
+    ("POST", "/evaluate", One(Scope::Score)),
     ("GET", "/groups", One(Scope::Read)),
     ("GET", "/health", Nothing),
     ("GET", "/info", AnyKey),
@@ -63,6 +67,9 @@ pub fn to(method: &str, path: &str) -> Request<Body> {
         }
         ("POST", "/users/{user_id}/examples") => {
             json!({"examples": [{"prompt": "", "chosen": "a", "rejected": "b", "id": "first"}]})
+        }
+        ("POST", "/evaluate") => {
+            json!({"comparisons": [{"user_id": "ada", "prompt": "", "chosen": TEXTS[0], "rejected": TEXTS[1]}]})
         }
         ("PUT", "/users/{user_id}") => json!({"attributes": {"country": "UK"}}),
         ("PUT", "/models/default") => json!({"model": "bt"}),

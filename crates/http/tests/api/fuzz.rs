@@ -139,6 +139,12 @@ fn good_of_people() -> impl Strategy<Value = (Method, &'static str, Value)> {
             "/users/ada/examples",
             json!({"attributes": {"country": "UK"}, "examples": [example, chat]}),
         ),
+        (
+            Method::POST,
+            "/evaluate",
+            json!({"model": "lore", "group_by": ["country"], "min_n": 7, "comparisons": [
+                {"user_id": "ada", "attributes": {"country": "UK"}, "prompt": "", "chosen": "A trout.", "rejected": "Fish."}]}),
+        ),
         (Method::PUT, "/users/ada", json!({"attributes": {"country": "UK", "age": "25-34"}})),
         (
             Method::POST,
@@ -178,11 +184,11 @@ proptest! {
     #[test]
     fn any_path_and_query_is_answered_or_refused(
         id in prop_oneof!["[ -~]{0,12}", "(%[0-9a-fA-F]{2}){0,4}"],
-        query in prop_oneof!["[ -~]{0,12}", "(cursor|limit)=(%[0-9a-fA-F]{2}|[A-Za-z0-9_=-]){0,12}"],
+        query in prop_oneof!["[ -~]{0,12}", "(cursor|limit|model|group_by|from|to|min_n|format|step)=(%[0-9a-fA-F]{2}|[A-Za-z0-9_=,:@-]){0,12}"],
     ) {
         let runtime = Runtime::new().unwrap();
         let server = runtime.block_on(Server::new());
-        for path in [format!("/users/{id}?{query}"), format!("/users/{id}/examples?{query}"), format!("/users?{query}"), format!("/groups?{query}")] {
+        for path in [format!("/users/{id}?{query}"), format!("/users/{id}/examples?{query}"), format!("/users?{query}"), format!("/groups?{query}"), format!("/accuracy?{query}"), format!("/accuracy/timeline?{query}")] {
             if path.parse::<axum::http::Uri>().is_err() {
                 continue;
             }

@@ -1,9 +1,12 @@
 //! The router as clients meet it, on a real encoder (tiny, random weights) and a real model folder.
 
+mod accuracy;
 mod auth;
+mod evaluate;
 mod examples;
 mod fixture;
 mod fuzz;
+mod measured;
 mod models;
 mod openapi;
 mod operation;

@@ -18,7 +18,7 @@ use polyreward_storage::{
 };
 use time::OffsetDateTime;
 use tokio::sync::{
-    Semaphore,
+    Notify, Semaphore,
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
@@ -62,11 +62,46 @@ pub enum Held {
     Pages,
 }
 
+/// What becomes of questions that add up predictions.
+#[derive(Debug, Default)]
+pub struct Sums(AtomicUsize, Notify);
+
+impl Sums {
+    /// Each takes longer than it may.
+    pub fn slow(&self) {
+        self.0.store(1, Ordering::SeqCst);
+    }
+
+    /// Each is answered only when it is let through.
+    pub fn hold(&self) {
+        self.0.store(2, Ordering::SeqCst);
+    }
+
+    /// Each is answered, those that were held as well.
+    pub fn quick(&self) {
+        self.0.store(0, Ordering::SeqCst);
+        self.1.notify_waiters();
+    }
+
+    async fn check(&self) -> Result<(), StorageError> {
+        let let_through = self.1.notified();
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            1 => Err(StorageError::TooSlow("the test says so".into())),
+            _ => {
+                let_through.await;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// A database whose calls can be watched, held back and refused.
 #[derive(Debug)]
 pub struct Watched<S> {
     inner: S,
     pub outage: Outage,
+    pub sums: Sums,
     /// Of whom what is read comes only when it is let through.
     held: Option<(UserId, Held)>,
     pub gate: Semaphore,
@@ -82,7 +117,8 @@ impl<S: Storage> Watched<S> {
         let (gate, reads) = (Semaphore::new(0), AtomicUsize::new(0));
         let (crowds_read, announced) = (AtomicUsize::new(0), Mutex::new(None));
         let listened_to = Arc::default();
-        Self { inner, outage: Outage::none(), held: None, gate, reads, crowds_read, announced, listened_to }
+        let (outage, sums) = (Outage::none(), Sums::default());
+        Self { inner, outage, sums, held: None, gate, reads, crowds_read, announced, listened_to }
     }
 
     /// Whether somebody waits for announcements.
@@ -192,6 +228,17 @@ impl<S: Storage> Reads for Watched<S> {
         texts
     }
 
+    async fn unjudged_examples(
+        &self,
+        tenant: &TenantId,
+        user_id: &UserId,
+        model: &ModelRef,
+        limit: usize,
+    ) -> Result<Vec<StoredExample>, StorageError> {
+        self.outage.check()?;
+        self.inner.unjudged_examples(tenant, user_id, model, limit).await
+    }
+
     async fn evidence(
         &self,
         tenant: &TenantId,
@@ -235,6 +282,7 @@ impl<S: Storage> Measures for Watched<S> {
         group_by: &[String],
     ) -> Result<Vec<PersonSums>, StorageError> {
         self.outage.check()?;
+        self.sums.check().await?;
         self.inner.person_sums(tenant, predictions, group_by).await
     }
 
@@ -245,6 +293,7 @@ impl<S: Storage> Measures for Watched<S> {
         group_by: &[String],
     ) -> Result<Vec<ShotSums>, StorageError> {
         self.outage.check()?;
+        self.sums.check().await?;
         self.inner.shot_sums(tenant, predictions, group_by).await
     }
 
@@ -257,6 +306,7 @@ impl<S: Storage> Measures for Watched<S> {
         limit: usize,
     ) -> Result<Vec<StepSums>, StorageError> {
         self.outage.check()?;
+        self.sums.check().await?;
         self.inner.step_sums(tenant, predictions, group_by, step, limit).await
     }
 
@@ -268,6 +318,7 @@ impl<S: Storage> Measures for Watched<S> {
         limit: usize,
     ) -> Result<Vec<PairVotes>, StorageError> {
         self.outage.check()?;
+        self.sums.check().await?;
         self.inner.pair_votes(tenant, span, group_by, limit).await
     }
 

@@ -307,7 +307,7 @@ mod tests {
     }
 
     fn stamp(users: u64) -> Stamp {
-        let moment = Moment { users, upper: 0, lower: 0, changed_at: None };
+        let moment = Moment { users, upper: 0, lower: 0, changed_at: None, ticks: 0 };
         Stamp { moment, erasures: Erasures::default() }
     }
 

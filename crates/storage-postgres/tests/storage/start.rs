@@ -18,7 +18,7 @@ async fn replicas_that_start_at_once_migrate_once() {
         .fetch_one(&mut database.connection().await)
         .await
         .unwrap();
-    assert_eq!(applied, 1);
+    assert_eq!(applied, 2);
 }
 
 #[tokio::test]

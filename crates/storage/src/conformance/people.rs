@@ -2,7 +2,9 @@
 
 use polyreward_domain::{Attributes, StateVersion, TenantId, UserId};
 
-use super::fixtures::{Held, Seen, at, attributes, begin, come, held, held_in, seen, stored, user, users};
+use super::fixtures::{
+    Held, Seen, at, attributes, begin, come, held, held_in, seen, stored, two_tenants, user, users,
+};
 use crate::{Crowd, GroupCount, MAX_FOUND, PersonSummary, Storage, UserRecord};
 
 fn ids(people: &[PersonSummary]) -> Vec<&str> {
@@ -259,4 +261,39 @@ pub async fn an_erased_person_leaves_nothing_and_comes_back_as_a_stranger(storag
     stored(storage, &tenant, &user("ada")).await;
     assert_eq!(storage.examples(&tenant, &user("ada"), None, 9).await.unwrap().len(), 2);
     assert_eq!(storage.tallies(&tenant, &user("ada")).await.unwrap()[0].predictions, 2);
+}
+
+pub async fn attributes_that_people_have_are_listed_once_in_the_order_of_their_bytes(storage: &dyn Storage) {
+    let [ours, theirs] = two_tenants(storage).await;
+    assert_eq!(storage.attribute_keys(&ours, "", 10).await.unwrap(), Vec::<String>::new());
+    let people: [(&str, &[(&str, &str)]); 3] =
+        [("ada", &[("b", "1"), ("é", "1")]), ("bob", &[("b", "2"), ("B", "1")]), ("cyd", &[])];
+    come(storage, &ours, &people).await;
+    come(storage, &theirs, &[("eve", &[("a", "1")])]).await;
+    assert_eq!(storage.attribute_keys(&ours, "", 10).await.unwrap(), ["B", "b", "é"]);
+    assert_eq!(storage.attribute_keys(&ours, "", 2).await.unwrap(), ["B", "b"]);
+    assert_eq!(storage.attribute_keys(&ours, "b", 1).await.unwrap(), ["b"]);
+    assert_eq!(storage.attribute_keys(&ours, "b'; --", 1).await.unwrap(), ["é"]);
+    assert_eq!(storage.attribute_keys(&ours, "ü", 1).await.unwrap(), Vec::<String>::new());
+}
+
+pub async fn a_change_of_attributes_makes_another_moment_though_its_clock_is_behind(storage: &dyn Storage) {
+    let [ours, theirs] = two_tenants(storage).await;
+    let before = storage.moment(&ours).await.unwrap();
+    let mut writing = begin(storage, &ours).await;
+    for (id, seconds) in [("ada", 100), ("bob", 200)] {
+        writing.hold_or_create_user(&user(id), at(seconds)).await.unwrap();
+    }
+    writing.commit().await.unwrap();
+    let both = storage.moment(&ours).await.unwrap();
+    assert_ne!(before, both);
+    let mut writing = begin(storage, &ours).await;
+    writing.hold_user(&user("ada")).await.unwrap();
+    writing.put_attributes(&user("ada"), &attributes(&[("country", "UK")])).await.unwrap();
+    writing.save_user(&user("ada"), StateVersion::POPULATION, 0, 0, at(150)).await.unwrap();
+    writing.commit().await.unwrap();
+    let changed = storage.moment(&ours).await.unwrap();
+    assert_ne!(both, changed);
+    come(storage, &theirs, &[("eve", &[])]).await;
+    assert_eq!(storage.moment(&ours).await.unwrap(), changed);
 }

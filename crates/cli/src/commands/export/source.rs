@@ -127,7 +127,7 @@ impl Source {
 
     /// The configured database; with models where their states are asked for.
     pub async fn database(config: &Config, tenant: TenantId, with_states: bool) -> anyhow::Result<Self> {
-        let open = Open::of(&config.database).await?;
+        let open = Open::of(config).await?;
         let believers = with_states.then(|| Believers::open(config, &open)).transpose()?.map(Box::new);
         Ok(Self::Database { open, tenant, believers })
     }

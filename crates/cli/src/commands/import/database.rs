@@ -28,7 +28,7 @@ pub struct Direct {
 impl Direct {
     /// Opens the configured database, backbone and models; without models, examples are stored without predictions.
     pub async fn open(config: &Config, tenant: TenantId) -> anyhow::Result<Self> {
-        let open = Open::of(&config.database).await?;
+        let open = Open::of(config).await?;
         let backbone = open_backbone(config)?;
         let registry = Arc::new(open_models(&config.models.path, &backbone)?);
         let people = Arc::new(People::new(open.storage(), backbone.clone(), config.users.options()));

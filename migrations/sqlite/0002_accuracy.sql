@@ -88,3 +88,177 @@ SELECT tenant_id,
        sum(population_correct) AS population_correct
   FROM scored_predictions
  GROUP BY tenant_id, user_id, model;
+
+-- One row per person and model. A gap is how often predictions of a class of confidence were right, less their
+-- confidences: what the calibration error is counted from.
+CREATE VIEW person_tallies AS
+SELECT tenant_id,
+       model,
+       user_id,
+       CAST(count(*) AS REAL) AS n,
+       sum(correct) AS correct,
+       sum(log_loss) AS log_loss,
+       sum(population_correct) AS population_correct,
+       count(baseline_correct) AS baseline_n,
+       coalesce(sum(baseline_correct), 0.0) AS baseline_correct,
+       sum(CASE WHEN confidence_class = 1 THEN correct - confidence ELSE 0.0 END) AS gap_1,
+       sum(CASE WHEN confidence_class = 2 THEN correct - confidence ELSE 0.0 END) AS gap_2,
+       sum(CASE WHEN confidence_class = 3 THEN correct - confidence ELSE 0.0 END) AS gap_3,
+       sum(CASE WHEN confidence_class = 4 THEN correct - confidence ELSE 0.0 END) AS gap_4,
+       sum(CASE WHEN confidence_class = 5 THEN correct - confidence ELSE 0.0 END) AS gap_5
+  FROM scored_predictions
+ GROUP BY tenant_id, model, user_id;
+
+-- The figures of GET /accuracy, without intervals. The calibration error is over both orientations of each pair, in ten
+-- bins, and five below 500 predictions; that of exactly one half is none.
+CREATE VIEW accuracy_overall AS
+SELECT tenant_id,
+       model,
+       count(*) AS users,
+       CAST(sum(n) AS INTEGER) AS n,
+       sum(correct) / sum(n) AS accuracy,
+       avg(correct / n) AS user_accuracy,
+       sum(log_loss) / sum(n) AS log_loss,
+       CASE WHEN sum(n) >= 500
+            THEN (abs(sum(gap_1)) + abs(sum(gap_2)) + abs(sum(gap_3)) + abs(sum(gap_4)) + abs(sum(gap_5))) / sum(n)
+            ELSE (abs(sum(gap_2 + gap_3)) + abs(sum(gap_4 + gap_5))) / sum(n)
+       END AS ece,
+       sum(population_correct) / sum(n) AS population_accuracy,
+       sum(correct - population_correct) / sum(n) AS gain,
+       sum(baseline_correct) / nullif(sum(baseline_n), 0) AS bt_accuracy
+  FROM person_tallies
+ GROUP BY tenant_id, model;
+
+-- One row for each value of each attribute. People who lack an attribute are in none of its groups.
+CREATE VIEW accuracy_by_group AS
+SELECT tenant_id,
+       model,
+       key AS attribute,
+       value,
+       count(*) AS users,
+       CAST(sum(n) AS INTEGER) AS n,
+       sum(correct) / sum(n) AS accuracy,
+       avg(correct / n) AS user_accuracy,
+       sum(log_loss) / sum(n) AS log_loss,
+       CASE WHEN sum(n) >= 500
+            THEN (abs(sum(gap_1)) + abs(sum(gap_2)) + abs(sum(gap_3)) + abs(sum(gap_4)) + abs(sum(gap_5))) / sum(n)
+            ELSE (abs(sum(gap_2 + gap_3)) + abs(sum(gap_4 + gap_5))) / sum(n)
+       END AS ece,
+       sum(population_correct) / sum(n) AS population_accuracy,
+       sum(correct - population_correct) / sum(n) AS gain,
+       sum(baseline_correct) / nullif(sum(baseline_n), 0) AS bt_accuracy
+  FROM person_tallies
+  JOIN user_attributes USING (tenant_id, user_id)
+ GROUP BY tenant_id, model, key, value;
+
+-- One row per person, model and class of the number of examples before.
+CREATE VIEW person_shot_tallies AS
+SELECT tenant_id,
+       model,
+       user_id,
+       shot_class AS shot_class,
+       CAST(count(*) AS REAL) AS n,
+       sum(correct) AS correct,
+       sum(log_loss) AS log_loss,
+       sum(population_correct) AS population_correct,
+       count(baseline_correct) AS baseline_n,
+       coalesce(sum(baseline_correct), 0.0) AS baseline_correct
+  FROM scored_predictions
+ GROUP BY tenant_id, model, user_id, 4;
+
+-- The number of examples before is from `shot` on, and less than the next row begins with.
+CREATE VIEW accuracy_by_shot AS
+SELECT tenant_id,
+       model,
+       CASE shot_class WHEN 5 THEN 6 WHEN 6 THEN 8 WHEN 7 THEN 12 WHEN 8 THEN 16 WHEN 9 THEN 32 WHEN 10 THEN 64
+           WHEN 11 THEN 128 ELSE shot_class END AS shot,
+       count(*) AS users,
+       CAST(sum(n) AS INTEGER) AS n,
+       sum(correct) / sum(n) AS accuracy,
+       avg(correct / n) AS user_accuracy,
+       sum(log_loss) / sum(n) AS log_loss,
+       sum(population_correct) / sum(n) AS population_accuracy,
+       sum(correct - population_correct) / sum(n) AS gain,
+       sum(baseline_correct) / nullif(sum(baseline_n), 0) AS bt_accuracy
+  FROM person_shot_tallies
+ GROUP BY tenant_id, model, shot_class;
+
+CREATE VIEW accuracy_by_group_and_shot AS
+SELECT tenant_id,
+       model,
+       key AS attribute,
+       value,
+       CASE shot_class WHEN 5 THEN 6 WHEN 6 THEN 8 WHEN 7 THEN 12 WHEN 8 THEN 16 WHEN 9 THEN 32 WHEN 10 THEN 64
+           WHEN 11 THEN 128 ELSE shot_class END AS shot,
+       count(*) AS users,
+       CAST(sum(n) AS INTEGER) AS n,
+       sum(correct) / sum(n) AS accuracy,
+       avg(correct / n) AS user_accuracy,
+       sum(log_loss) / sum(n) AS log_loss,
+       sum(population_correct) / sum(n) AS population_accuracy,
+       sum(correct - population_correct) / sum(n) AS gain,
+       sum(baseline_correct) / nullif(sum(baseline_n), 0) AS bt_accuracy
+  FROM person_shot_tallies
+  JOIN user_attributes USING (tenant_id, user_id)
+ GROUP BY tenant_id, model, key, value, shot_class;
+
+-- One row per person, model and day of UTC.
+CREATE VIEW person_day_tallies AS
+SELECT tenant_id,
+       model,
+       user_id,
+       created_at - (created_at % 86400000000 + 86400000000) % 86400000000 AS day,
+       CAST(count(*) AS REAL) AS n,
+       sum(correct) AS correct,
+       sum(log_loss) AS log_loss,
+       sum(population_correct) AS population_correct,
+       count(baseline_correct) AS baseline_n,
+       coalesce(sum(baseline_correct), 0.0) AS baseline_correct
+  FROM scored_predictions
+ GROUP BY tenant_id, model, user_id, 4;
+
+-- A day is the moment at which it begins.
+CREATE VIEW accuracy_by_day AS
+SELECT tenant_id,
+       model,
+       day,
+       count(*) AS users,
+       CAST(sum(n) AS INTEGER) AS n,
+       sum(correct) / sum(n) AS accuracy,
+       avg(correct / n) AS user_accuracy,
+       sum(log_loss) / sum(n) AS log_loss,
+       sum(population_correct) / sum(n) AS population_accuracy,
+       sum(correct - population_correct) / sum(n) AS gain,
+       sum(baseline_correct) / nullif(sum(baseline_n), 0) AS bt_accuracy
+  FROM person_day_tallies
+ GROUP BY tenant_id, model, day;
+
+CREATE VIEW accuracy_by_group_and_day AS
+SELECT tenant_id,
+       model,
+       key AS attribute,
+       value,
+       day,
+       count(*) AS users,
+       CAST(sum(n) AS INTEGER) AS n,
+       sum(correct) / sum(n) AS accuracy,
+       avg(correct / n) AS user_accuracy,
+       sum(log_loss) / sum(n) AS log_loss,
+       sum(population_correct) / sum(n) AS population_accuracy,
+       sum(correct - population_correct) / sum(n) AS gain,
+       sum(baseline_correct) / nullif(sum(baseline_n), 0) AS bt_accuracy
+  FROM person_day_tallies
+  JOIN user_attributes USING (tenant_id, user_id)
+ GROUP BY tenant_id, model, key, value, day;
+
+-- Confidences above `confidence_from`, or exactly that where it is the whole class, up to `confidence_to`.
+CREATE VIEW reliability AS
+SELECT tenant_id,
+       model,
+       CASE confidence_class WHEN 0 THEN 0.5 ELSE (confidence_class + 4) / 10.0 END AS confidence_from,
+       (confidence_class + 5) / 10.0 AS confidence_to,
+       count(*) AS n,
+       avg(confidence) AS confidence,
+       avg(correct) AS accuracy
+  FROM scored_predictions
+ GROUP BY tenant_id, model, confidence_class;

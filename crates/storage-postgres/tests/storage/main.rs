@@ -2,8 +2,10 @@
 
 mod erasure;
 mod fence;
+mod measures;
 mod outage;
 mod start;
+mod views;
 
 use polyreward_domain::{
     Attributes, Comparison, LabelConfidence, Prompt, StateVersion, Strength, TenantId, TextForm,

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     AuditAction, AuditEntry, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, KeyHash, KeyId,
-    KeyRecord, ModelKey, ModelTally, NewExample, PersonSummary, Prediction, Storage, StoredExample,
-    StoredState, Transaction, UserRecord,
+    KeyRecord, ModelKey, ModelTally, NewExample, PersonSummary, Prediction, Predictions, Span, Storage,
+    StoredExample, StoredState, Transaction, UserRecord,
 };
 
 pub(super) const BACKBONE: &str = "minilm@1";
@@ -92,6 +92,66 @@ pub(super) fn prediction(id: &str, model: ModelRef, preference: f64, population:
         baseline_preference: None,
         created_at: at(0),
     }
+}
+
+/// A prediction about an example, both made at once.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub model: ModelRef,
+    pub names: [u64; 2],
+    pub shot: u64,
+    pub preference: f64,
+    pub population_preference: f64,
+    pub baseline_preference: Option<f64>,
+    pub created_at: OffsetDateTime,
+}
+
+/// One that was right, by the model of [`predictions`], about a pair that all of these share.
+pub(super) fn made(created_at: OffsetDateTime) -> Made {
+    Made {
+        model: model("pal-a", "1"),
+        names: [1, 2],
+        shot: 0,
+        preference: 0.75,
+        population_preference: 0.25,
+        baseline_preference: Some(0.5),
+        created_at,
+    }
+}
+
+pub(super) fn predictions(span: Span) -> Predictions {
+    Predictions { model: model("pal-a", "1"), span }
+}
+
+/// Stores examples `e0`, `e1`, ... of somebody, who may be new, with a prediction about each.
+pub(super) async fn predicted(storage: &dyn Storage, tenant: &TenantId, id: &str, told: &[Made]) {
+    let (id, mut writing) = (user(id), begin(storage, tenant).await);
+    writing.hold_or_create_user(&id, at(0)).await.expect("a person comes");
+    let examples: Vec<NewExample> = (0..)
+        .zip(told)
+        .map(|(position, made)| NewExample {
+            names: made.names,
+            embeddings: Vec::new(),
+            created_at: made.created_at,
+            ..example(&format!("e{position}"), position)
+        })
+        .collect();
+    writing.add_examples(&id, BACKBONE, &examples).await.expect("examples are stored");
+    let predictions: Vec<Prediction> = examples
+        .iter()
+        .zip(told)
+        .map(|(example, made)| Prediction {
+            example_id: example.example_id.clone(),
+            model: made.model.clone(),
+            shot: made.shot,
+            preference: made.preference,
+            population_preference: made.population_preference,
+            baseline_preference: made.baseline_preference,
+            created_at: made.created_at,
+        })
+        .collect();
+    writing.add_predictions(&id, &predictions).await.expect("predictions are stored");
+    writing.commit().await.expect("it is committed");
 }
 
 pub(super) fn state(first: f32) -> StoredState {

@@ -8,18 +8,24 @@
 mod examples;
 mod fixtures;
 mod keys;
+mod measures;
 mod people;
 mod requests;
 mod states;
 mod tenants;
+mod views;
+mod votes;
 mod writers;
 
 pub use examples::*;
 pub use keys::*;
+pub use measures::*;
 pub use people::*;
 pub use requests::*;
 pub use states::*;
 pub use tenants::*;
+pub use views::*;
+pub use votes::*;
 pub use writers::*;
 
 /// Calls a macro with the names of all rules, so that a backend tests a new one without naming it.
@@ -71,6 +77,23 @@ macro_rules! each_rule {
             fifty_writers_of_one_person_lose_nothing,
             a_person_who_comes_fifty_times_at_once_comes_once,
             writers_of_different_people_all_succeed,
+            predictions_are_added_up_by_person,
+            a_span_holds_its_first_moment_and_not_the_one_after_it,
+            groups_are_the_values_asked_for_in_their_order,
+            measures_see_nothing_of_another_tenant,
+            what_is_erased_is_not_measured,
+            numbers_of_examples_fall_into_their_class,
+            steps_begin_with_hours_days_and_mondays_of_utc,
+            steps_add_up_what_people_did_in_them,
+            models_that_have_predicted_are_listed_with_the_newest_last,
+            a_moment_is_another_when_examples_or_attributes_are,
+            people_take_sides_of_a_pair_whichever_was_chosen,
+            pairs_that_nobody_shares_are_left_out,
+            votes_are_counted_by_group,
+            votes_are_those_of_a_span,
+            pairs_come_in_the_order_of_their_digests_and_whole,
+            mistakes_come_with_the_worst_first,
+            mistakes_are_those_of_people_with_every_attribute,
             a_database_that_works_says_so,
         }
     };

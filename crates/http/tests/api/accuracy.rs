@@ -93,7 +93,9 @@ async fn every_group_has_its_own_figures_and_few_people_are_counted_and_not_show
     );
     let everybody = accuracy(&server, "").await;
     assert_eq!((groups(&everybody).len(), &everybody["suppressed_groups"]), (0, &json!(0)));
-    assert_eq!(everybody["overall"], answer["overall"]);
+    for figure in ["users", "n", "accuracy", "user_accuracy", "log_loss", "ece", "gain"] {
+        assert_eq!(everybody["overall"][figure], answer["overall"][figure], "{figure}");
+    }
 }
 
 #[tokio::test]
@@ -315,7 +317,7 @@ async fn what_was_written_counts_at_once_and_what_was_erased_does_not_any_more()
         server.get(&format!("/accuracy?model={model}&group_by=country")).await.ok()["overall"].clone()
     };
     for person in ["ada", "bob", "cid"] {
-        server.put(&format!("/users/{person}"), &json!({"attributes": {"country": "UK"}})).await.ok();
+        server.put(&format!("/users/{person}"), &json!({"attributes": {"country": "UK"}})).await;
     }
     assert_eq!(overall("lore").await, Value::Null);
     learn(&server, "ada", &examples()).await;

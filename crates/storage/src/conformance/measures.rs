@@ -220,7 +220,7 @@ pub async fn measures_see_nothing_of_another_tenant(storage: &dyn Storage) {
     assert_eq!(storage.pair_votes(&nobodys, Span::default(), &country, 9).await.unwrap(), []);
     assert_eq!(storage.measured_models(&nobodys).await.unwrap(), []);
     assert_eq!(storage.mistakes(&nobodys, &asked, &Attributes::new(), 9).await.unwrap(), []);
-    let empty = Moment { users: 0, upper: 0, lower: 0, changed_at: None };
+    let empty = Moment { users: 0, upper: 0, lower: 0, changed_at: None, ticks: 0 };
     assert_eq!(storage.moment(&nobodys).await.unwrap(), empty);
 }
 

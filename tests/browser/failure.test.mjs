@@ -30,6 +30,6 @@ test("where the database fails the page says so, and trying again helps once it 
     assertQuiet(page, server, { except: [`status of ${answer.status()}`] });
     rename("users_away", "users");
     await page.getByRole("link", { name: /again/i }).click();
-    await page.locator("#groups table").first().waitFor();
+    await page.locator("#groups svg").first().waitFor();
     assert.equal(new URL(page.url()).search, "?group_by=age");
 });

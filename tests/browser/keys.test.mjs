@@ -27,9 +27,16 @@ const login = (password) => ({ httpCredentials: { username: "anybody", password 
 
 test("without a key there is a page that says what is needed", async (t) => {
     const page = await browser.page(t);
-    const answer = await page.goto(server.url);
-    assert.equal(answer.status(), 401);
-    assert.match(answer.headers()["www-authenticate"], /^Basic /);
+    // What is shown to somebody who closes the browser's own question.
+    let asked;
+    await page.route(server.url + "/", async (route) => {
+        const response = await route.fetch();
+        const { "www-authenticate": question, ...headers } = response.headers();
+        asked = question;
+        await route.fulfill({ response, headers });
+    });
+    assert.equal((await page.goto(server.url)).status(), 401);
+    assert.match(asked, /^Basic /);
     assert.match(await page.locator("main").innerText(), /key/);
     await picture(page, "unauthorized", 1280, "light");
     assert.deepEqual(await violations(page), []);

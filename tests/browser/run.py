@@ -26,6 +26,7 @@ def prepare(folder):
     place = Place(folder)
     place.train("pal-a", seed=1)
     place.train("bt,pal-a")
+    place.make_default("pal-a")
     models = place.versions("pal-a")
     for name, people in stories.all_of(*models).items():
         fill(place.migrate(name + ".db"), people)

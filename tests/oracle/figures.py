@@ -87,7 +87,7 @@ def votes(rows, group_by):
     sides = {}
     for row in rows[rows["pair"].notna()].to_dict("records"):
         person = (row["pair"], tuple(row[key] for key in group_by), row["user_id"])
-        sides[person] = sides.get(person, 0) + (1 if row["first"] else -1)
+        sides[person] = sides.get(person, 0) + (1 if row["side"] else -1)
     taken = [(pair, group, user, side > 0) for (pair, group, user), side in sides.items() if side]
     judges = Counter(pair for pair, *_ in taken)
     return [vote for vote in taken if judges[vote[0]] > 1]

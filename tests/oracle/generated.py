@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from filler import DAY, START, Judgement, Person
+from filler import DAY, START, Judgement, Person, has_lower_name
 
 # What a model gives to what was chosen is drawn from Beta(a, 1), whose median is 0.5 ** (1 / a).
 COUNTRIES = {"UK": 2.6, "DE": 1.8, "FR": 1.2, "BR": 0.9, "JP": 3.0}
@@ -63,7 +63,7 @@ def table(made, group_by):
             "baseline": judgement.baseline,
             "at": judgement.at,
             "pair": judgement.pair,
-            "first": judgement.first,
+            "side": judgement.pair is not None and has_lower_name(judgement.pair, judgement.first),
             **{key: one.attributes.get(key, "") for key in group_by},
         }
         for one in made

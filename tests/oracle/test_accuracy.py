@@ -6,14 +6,13 @@ import json
 import tempfile
 import unittest
 import urllib.parse
-import urllib.request
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 
 import figures
 import generated
 from filler import DAY, START, fill
-from place import Place
+from place import OPENER, Place
 
 CLOSE = 1e-6  # what is answered is rounded
 MODEL = "pal-a"
@@ -42,8 +41,7 @@ class Served(unittest.TestCase):
 
     def fetch(self, path, **query):
         address = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(address) as answer:
+        with OPENER.open(address) as answer:
             return answer.read().decode()
 
     def accuracy(self, group_by, **query):

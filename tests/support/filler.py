@@ -57,8 +57,7 @@ def add(connection, number, person):
     examples, predictions = [], []
     for shot, judgement in enumerate(person.judgements):
         pair = judgement.pair if judgement.pair is not None else (number + 1) * 1_000_000 + shot
-        sides = [f"the first answer {pair}", f"the second answer {pair}"]
-        chosen, rejected = sides if judgement.first else reversed(sides)
+        chosen, rejected = answers(pair, judgement.first)
         example = f"example-{shot}"
         texts = (json.dumps(judgement.prompt), chosen, rejected)
         names = (name_of(chosen), name_of(rejected))
@@ -69,6 +68,18 @@ def add(connection, number, person):
     insert(connection, "examples", columns + " prompt chosen rejected", examples)
     columns = "tenant_id user_id example_id model shot preference population_preference baseline_preference created_at"
     insert(connection, "predictions", columns, predictions)
+
+
+def answers(pair, first):
+    """The response that was chosen of a pair, and the other."""
+    sides = (f"the first answer {pair}", f"the second answer {pair}")
+    return sides if first else sides[::-1]
+
+
+def has_lower_name(pair, first):
+    """Which side of a pair was taken, as the server tells them apart: by the names of the two."""
+    chosen, rejected = answers(pair, first)
+    return name_of(chosen) < name_of(rejected)
 
 
 def name_of(text):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import subprocess
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,6 +13,8 @@ WAYS = ["in the morning", "by the window", "with an old friend", "after a long w
 WORDS = ["warm", "fresh", "strong", "sweet", "quiet", "small", "good"]
 PEOPLE = 40
 COMPARISONS = 16
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # for loopback, whatever proxy there is
 
 
 def answers(drink):
@@ -70,6 +73,14 @@ class Place:
         """The full names of a head's models, the oldest first."""
         folders = sorted((self.folder / "models" / head).iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
         return [f"{head}@{folder.name}" for folder in folders]
+
+    def make_default(self, name):
+        """Has the newest model of a name answer where none is named, whatever server of this folder is asked."""
+        self.migrate("default.db")
+        with self.serving("default.db") as url:
+            body = json.dumps({"model": name}).encode()
+            headers = {"content-type": "application/json"}
+            OPENER.open(urllib.request.Request(url + "/models/default", body, headers, method="PUT")).close()
 
     def migrate(self, database):
         """Makes a database, and gives its path."""

@@ -26,7 +26,7 @@ pub enum Needs {
 
 use Needs::{AnyKey, Nothing, One};
 
-pub const EXPECTED: [(&str, &str, Needs); 25] = [
+pub const EXPECTED: [(&str, &str, Needs); 26] = [
     ("GET", "/docs", Nothing),
     ("GET", "/groups", One(Scope::Read)),
     ("GET", "/health", Nothing),
@@ -41,6 +41,7 @@ pub const EXPECTED: [(&str, &str, Needs); 25] = [
     ("GET", "/ready", Nothing),
     ("GET", "/readyz", Nothing),
     ("POST", "/score", One(Scope::Score)),
+    ("POST", "/tournament", One(Scope::Score)),
     ("GET", "/users", One(Scope::Read)),
     ("GET", "/users/{user_id}", One(Scope::Read)),
     ("PUT", "/users/{user_id}", One(Scope::Write)),
@@ -64,6 +65,7 @@ pub fn to(method: &str, path: &str) -> Request<Body> {
         ("POST", "/users/{user_id}/examples") => {
             json!({"examples": [{"prompt": "", "chosen": "a", "rejected": "b", "id": "first"}]})
         }
+        ("POST", "/tournament") => json!({"prompt": "", "responses": TEXTS, "audience": {"group": {}}}),
         ("PUT", "/users/{user_id}") => json!({"attributes": {"country": "UK"}}),
         ("PUT", "/models/default") => json!({"model": "bt"}),
         _ => Value::Null,

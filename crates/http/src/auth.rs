@@ -53,6 +53,7 @@ pub(crate) const NEEDS: &[(Method, &str, Need)] = &[
     (Method::GET, "/metrics", Need::Scope(Scope::Read)),
     (Method::POST, "/score", Need::Scope(Scope::Score)),
     (Method::POST, "/v1/score", Need::Scope(Scope::Score)),
+    (Method::POST, "/tournament", Need::Scope(Scope::Score)),
     (Method::POST, "/users/{user_id}/queries", Need::Scope(Scope::Score)),
     (Method::POST, "/users/{user_id}/examples", Need::Scope(Scope::Write)),
     (Method::PUT, "/users/{user_id}", Need::Scope(Scope::Write)),

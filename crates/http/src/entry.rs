@@ -100,19 +100,24 @@ pub(crate) fn attribute_faults(at: &str, attributes: &Attributes) -> Vec<InputFa
 
 /// Collects the faults of one entry.
 pub(crate) struct Check {
-    list: &'static str,
-    at: usize,
+    /// Where the entry stands; empty for the whole body.
+    place: String,
     pub faults: Vec<InputFault>,
 }
 
 impl Check {
     /// Of the entry at a position of a list.
     pub fn new(list: &'static str, at: usize) -> Self {
-        Self { list, at, faults: Vec::new() }
+        Self { place: format!("/{list}/{at}"), faults: Vec::new() }
+    }
+
+    /// Of the body itself.
+    pub fn whole() -> Self {
+        Self { place: String::new(), faults: Vec::new() }
     }
 
     pub fn fault(&mut self, below: &str, detail: impl fmt::Display) {
-        self.faults.push(InputFault::new(format!("/{}/{}{below}", self.list, self.at), detail));
+        self.faults.push(InputFault::new(format!("{}{below}", self.place), detail));
     }
 
     pub fn text(&mut self, below: &str, text: &str) {

@@ -13,6 +13,7 @@ pub mod metrics;
 mod people;
 mod registry;
 mod score;
+mod tournament;
 mod users;
 
 pub use access::{Access, AccessError, AccessOptions, Caller, NewKey};
@@ -34,8 +35,9 @@ pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError,
 pub use score::{
     Aggregate, Answer, Asked, AudienceScore, Fault, HeldRoom, Item, ItemScore, Pair, PairScore, Part,
     RewardScale, ScoreError, ScoreLimits, ScoreOutcome, ScoreQuery, Scored, Scorer, Seen, Usage, UserSeen,
-    Whose, Work,
+    WeightedGroup, Welfare, Whose, Work,
 };
+pub use tournament::{MAX_RESPONSES, TournamentFailure, TournamentOutcome, TournamentQuery};
 pub use users::{Believed, Profile, Users, UsersError, Weight};
 
 /// What callers handle of the database, so that they need not know where it is kept.

@@ -1,6 +1,7 @@
 //! `POST /score` without HTTP: embeddings, user state, rewards, calibrated preferences.
 
 mod audience;
+mod groups;
 mod own;
 pub(crate) mod plan;
 pub(crate) mod room;
@@ -57,7 +58,7 @@ pub enum Work {
 }
 
 /// Whose reward is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Whose {
     /// Nobody's in particular: the trained prior.
     #[default]
@@ -72,7 +73,42 @@ pub enum Whose {
         group: Attributes,
         /// Which numbers, at least one.
         aggregates: Vec<Aggregate>,
+        /// By which parameters.
+        welfare: Welfare,
     },
+    /// Several groups', each of which is one voice: the mean of its members.
+    Groups {
+        /// Which, at least one.
+        groups: Vec<WeightedGroup>,
+        /// Which numbers, at least one.
+        aggregates: Vec<Aggregate>,
+        /// By which parameters.
+        welfare: Welfare,
+    },
+}
+
+/// A group that counts by a weight, however many members it has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedGroup {
+    /// What its members have in common.
+    pub group: Attributes,
+    /// How much it counts; weights of one query are above 0 together, and none is below.
+    pub weight: f64,
+}
+
+/// Parameters of rules of welfare.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Welfare {
+    /// Of [`Aggregate::Softmin`], in the unit of the rewards.
+    pub temperature: f64,
+    /// What everybody has without an agreement, for [`Aggregate::Nash`].
+    pub disagreement: f64,
+}
+
+impl Default for Welfare {
+    fn default() -> Self {
+        Self { temperature: 0.1, disagreement: 0.0 }
+    }
 }
 
 /// How the rewards of an audience become one.
@@ -86,6 +122,10 @@ pub enum Aggregate {
     P20,
     /// The share of people who prefer the response to all others of its prompt; of a pair, by their preferences.
     Share,
+    /// The minimum, softened: see [`polyreward_heads::welfare::softmin`].
+    Softmin,
+    /// Nash's welfare above a disagreement point, as a mean: see [`polyreward_heads::welfare::nash`].
+    Nash,
 }
 
 /// The scale rewards are given on.
@@ -176,6 +216,8 @@ pub struct AudienceScore {
     /// Of a pair: the audience's mean P(a preferred to b) and its posterior standard deviation, people being independent
     /// unless they share a state.
     pub preference: Option<(f64, f64)>,
+    /// `[group][response]`: the mean of each group's members, where several groups were asked for.
+    pub groups: Vec<Vec<f64>>,
 }
 
 /// What became of a pair or an item.
@@ -230,6 +272,8 @@ pub enum Seen {
         users: usize,
         /// Members of the group who were left out, since their examples cannot be used.
         left_out: usize,
+        /// Of `users`, those of each group, where several groups were asked for.
+        groups: Vec<usize>,
     },
 }
 
@@ -280,6 +324,8 @@ pub enum Asked {
     Users(usize),
     /// Every member of an audience.
     Audience,
+    /// Every member of one of an audience's groups, by position.
+    Group(usize),
 }
 
 /// Why a request has no answer.
@@ -294,9 +340,9 @@ pub enum ScoreError {
     /// The backbone is overloaded, too late, or broken.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
-    /// Nobody has all attributes of the audience's group.
+    /// Nobody has all attributes of the audience's group, or of one of its groups, by position.
     #[error("nobody has these attributes")]
-    EmptyAudience,
+    EmptyAudience(Option<usize>),
     /// More rewards than one answer holds.
     #[error(
         "{rewards} rewards (responses by people, each counted {each} times on this scale), more than the {limit} of one request"
@@ -336,12 +382,23 @@ impl From<TaskError> for ScoreError {
 }
 
 impl ScoreError {
+    /// The error of a group, as that of one of several.
+    fn of_group(self, at: usize) -> Self {
+        match self {
+            Self::EmptyAudience(_) => Self::EmptyAudience(Some(at)),
+            Self::UnusableExamples(people) => {
+                Self::UnusableExamples(people.into_iter().map(|(_, why)| (Asked::Group(at), why)).collect())
+            }
+            other => other,
+        }
+    }
+
     /// The error as the counter of scores names it.
     pub(crate) fn label(&self) -> &'static str {
         let backbone = match self {
             Self::Model(_)
             | Self::Faults(_)
-            | Self::EmptyAudience
+            | Self::EmptyAudience(_)
             | Self::TooManyRewards { .. }
             | Self::UnusableExamples(_) => return "refused",
             Self::NoRoom | Self::DeadlineExceeded | Self::States(StatesError::DeadlineExceeded) => {
@@ -407,7 +464,12 @@ impl Scorer {
     /// See [`ScoreError`]. With `partial`, a bad text is no error but a [`Fault`] in its place.
     #[tracing::instrument(name = "service.score", skip_all)]
     pub async fn score(&self, tenant: &TenantId, query: ScoreQuery) -> Result<ScoreOutcome, ScoreError> {
-        let outcome = self.judge(tenant, query).await;
+        let outcome = match query.whose.clone() {
+            Whose::Groups { groups, aggregates, welfare } => {
+                self.of_groups(tenant, query, &groups, &aggregates, welfare).await
+            }
+            _ => self.judge(tenant, query).await,
+        };
         let label = match &outcome {
             Ok(_) => "answered",
             Err(error) => error.label(),
@@ -462,7 +524,7 @@ impl Scorer {
                 _ => Panel::of(people.into_iter().map(|one| one.state)),
             },
             aggregates: match query.whose {
-                Whose::Audience { aggregates, .. } => Some(aggregates),
+                Whose::Audience { aggregates, welfare, .. } => Some((aggregates, welfare)),
                 _ => None,
             },
             wanted,
@@ -490,10 +552,11 @@ impl Scorer {
             Whose::Population => Vec::new(),
             Whose::User(user_id) => self.people.find(tenant, std::slice::from_ref(user_id)).await?,
             Whose::Users(user_ids) => self.people.find(tenant, user_ids).await?,
+            Whose::Groups { .. } => unreachable!("each group is asked for as an audience"),
             Whose::Audience { group, .. } => {
                 let members = self.people.members(tenant, group, most).await?;
                 if members.is_empty() {
-                    return Err(ScoreError::EmptyAudience);
+                    return Err(ScoreError::EmptyAudience(None));
                 }
                 members
             }
@@ -554,7 +617,8 @@ fn seen(
         Whose::Population => Seen::Population,
         Whose::User(_) => Seen::User(each.next().expect("one was asked for")),
         Whose::Users(_) => Seen::Users(each.collect()),
-        Whose::Audience { .. } => Seen::Audience { users: people.len(), left_out },
+        Whose::Groups { .. } => unreachable!("each group is asked for as an audience"),
+        Whose::Audience { .. } => Seen::Audience { users: people.len(), left_out, groups: Vec::new() },
     };
     Ok((people, seen))
 }

@@ -172,7 +172,7 @@ fn problem(error: MeasureError, first_places: &[usize]) -> Problem {
             };
             let whose = |asked: Asked| match asked {
                 Asked::Users(at) => format!("/comparisons/{}/user_id", first_places[at]),
-                Asked::User | Asked::Audience => "/comparisons".to_owned(),
+                Asked::User | Asked::Audience | Asked::Group(_) => "/comparisons".to_owned(),
             };
             score_problem(error, fault, whose)
         }

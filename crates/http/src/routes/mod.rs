@@ -10,6 +10,7 @@ mod metrics;
 mod models;
 mod ready;
 mod score;
+mod tournament;
 mod users;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub(crate) fn probes() -> OpenApiRouter<AppState> {
 pub(crate) fn bounded() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .routes(routes!(score::score))
+        .routes(routes!(tournament::tournament))
         .routes(routes!(users::list))
         .routes(routes!(users::get, users::put, users::erase))
         .routes(routes!(users::examples::list, users::examples::add))

@@ -1,5 +1,6 @@
 //! `POST /score`: rewards and preferences.
 
+mod audience;
 mod reply;
 mod request;
 
@@ -12,11 +13,12 @@ use axum::{
 };
 use polyreward_service::{ScoreOutcome, Scorer};
 
-use self::{reply::ScoreReply, request::ScoreRequest};
 pub(crate) use self::{
-    reply::{MODEL_VERSION, UsageReply, UserReply},
+    audience::{AudienceBody, audience},
+    reply::{AudienceReply, MODEL_VERSION, UsageReply, UserReply, version_headers_of},
     request::{Entries, Optional, OverflowBody, PairBody, Places, score_problem},
 };
+use self::{reply::ScoreReply, request::ScoreRequest};
 use crate::{
     auth::Authorized,
     extract::JsonBody,

@@ -26,7 +26,7 @@ pub enum Needs {
 
 use Needs::{AnyKey, Nothing, One};
 
-pub const EXPECTED: [(&str, &str, Needs); 32] = [
+pub const EXPECTED: [(&str, &str, Needs); 33] = [
     ("GET", "/", One(Scope::Read)),
     ("GET", "/accuracy", One(Scope::Read)),
     ("GET", "/accuracy/shots", One(Scope::Read)),
@@ -48,6 +48,7 @@ pub const EXPECTED: [(&str, &str, Needs); 32] = [
     ("GET", "/ready", Nothing),
     ("GET", "/readyz", Nothing),
     ("POST", "/score", One(Scope::Score)),
+    ("POST", "/tournament", One(Scope::Score)),
     ("GET", "/users", One(Scope::Read)),
     ("GET", "/users/{user_id}", One(Scope::Read)),
     ("PUT", "/users/{user_id}", One(Scope::Write)),
@@ -74,6 +75,7 @@ pub fn to(method: &str, path: &str) -> Request<Body> {
         ("POST", "/evaluate") => {
             json!({"comparisons": [{"user_id": "ada", "prompt": "", "chosen": TEXTS[0], "rejected": TEXTS[1]}]})
         }
+        ("POST", "/tournament") => json!({"prompt": "", "responses": TEXTS, "audience": {"group": {}}}),
         ("PUT", "/users/{user_id}") => json!({"attributes": {"country": "UK"}}),
         ("PUT", "/models/default") => json!({"model": "bt"}),
         _ => Value::Null,

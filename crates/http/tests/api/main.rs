@@ -18,4 +18,5 @@ mod score;
 mod serving;
 mod states;
 mod storage;
+mod tournament;
 mod users;

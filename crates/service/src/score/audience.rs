@@ -1,21 +1,22 @@
 //! Many people's rewards as a few numbers, taken up a block of people at a time.
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 use polyreward_heads::evaluation::quantile;
 
-use super::{Aggregate, AudienceScore};
+use super::{Aggregate, AudienceScore, Welfare};
 use crate::judge::{Estimates, ranking};
 
 /// What is kept of the people who were counted. Somebody stands for everybody who shares their state.
 pub(super) struct Tally {
     aggregates: Vec<Aggregate>,
+    welfare: Welfare,
     /// People at each state.
     counts: Vec<usize>,
     /// Their sum.
     people: f64,
     sums: Vec<f64>,
     least: Vec<f64>,
-    /// `[states, R]`, where a percentile is asked for.
+    /// `[states, R]`, where an aggregate needs all of them.
     values: Option<Array2<f64>>,
     /// Share of the people counted who prefer a response to all others of its group.
     shares: Vec<f64>,
@@ -29,10 +30,19 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Of an audience with so many people at each state, for `responses` of which `pairs` are pairs.
-    pub fn new(aggregates: &[Aggregate], counts: &[usize], responses: usize, pairs: usize) -> Self {
-        let values = aggregates.contains(&Aggregate::P20).then(|| Array2::zeros((counts.len(), responses)));
+    pub fn new(
+        aggregates: &[Aggregate],
+        welfare: Welfare,
+        counts: &[usize],
+        responses: usize,
+        pairs: usize,
+    ) -> Self {
+        let needs_all =
+            |how: &Aggregate| matches!(how, Aggregate::P20 | Aggregate::Softmin | Aggregate::Nash);
+        let values = aggregates.iter().any(needs_all).then(|| Array2::zeros((counts.len(), responses)));
         Self {
             aggregates: aggregates.to_vec(),
+            welfare,
             people: counts.iter().sum::<usize>() as f64,
             counts: counts.to_vec(),
             sums: vec![0.0; responses],
@@ -123,7 +133,8 @@ impl Tally {
             .map(|how| (*how, (first..first + len).map(|at| self.aggregate(*how, at)).collect::<Vec<f64>>()))
             .collect();
         let ranking = aggregates.first().map(|(_, values)| ranking(values)).unwrap_or_default();
-        AudienceScore { aggregates, ranking, preference: pair.map(|pair| self.preference(pair)) }
+        let preference = pair.map(|pair| self.preference(pair));
+        AudienceScore { aggregates, ranking, preference, groups: Vec::new() }
     }
 
     fn aggregate(&self, how: Aggregate, at: usize) -> f64 {
@@ -131,15 +142,23 @@ impl Tally {
             Aggregate::Mean => self.sums[at] / self.people,
             Aggregate::Min => self.least[at],
             Aggregate::Share => self.shares[at] / self.people,
+            Aggregate::Softmin | Aggregate::Nash => {
+                let weights: Array1<f64> =
+                    self.counts.iter().map(|count| *count as f64 / self.people).collect();
+                self.welfare.of(how, self.values().column(at), weights.view())
+            }
             Aggregate::P20 => {
-                let values = self.values.as_ref().expect("values are kept where a percentile is asked for");
-                let people = values.column(at).into_iter().zip(&self.counts);
+                let people = self.values().column(at).into_iter().zip(&self.counts);
                 let mut sorted: Vec<f64> =
                     people.flat_map(|(value, count)| std::iter::repeat_n(*value, *count)).collect();
                 sorted.sort_by(f64::total_cmp);
                 quantile(&sorted, 0.2)
             }
         }
+    }
+
+    fn values(&self) -> &Array2<f64> {
+        self.values.as_ref().expect("values are kept where an aggregate needs all of them")
     }
 
     /// Mean preference and its deviation. Sums of `p - 0.5` change their sign exactly when a pair is swapped; so does
@@ -171,7 +190,7 @@ mod tests {
     #[test]
     fn an_audience_is_told_apart_by_its_aggregates() {
         // Three like the first response a little, one is torn, one dislikes it a lot; in two blocks.
-        let mut tally = Tally::new(&ALL, &[3, 1, 1], 2, 0);
+        let mut tally = Tally::new(&ALL, Welfare::default(), &[3, 1, 1], 2, 0);
         tally.add(0, &estimates(array![[1.0, 0.0], [0.5, 0.5]]), None, &[(0, 2)]);
         tally.add(2, &estimates(array![[-9.0, 0.0]]), None, &[(0, 2)]);
         let score = tally.score((0, 2), None);
@@ -185,9 +204,25 @@ mod tests {
     }
 
     #[test]
+    fn who_shares_a_state_counts_as_often_as_they_are() {
+        let welfare = Welfare { temperature: 0.1, disagreement: 0.1 };
+        let both = [Aggregate::Softmin, Aggregate::Nash];
+        let mut alone = Tally::new(&both, welfare, &[1, 1, 1], 2, 0);
+        alone.add(0, &estimates(array![[0.9, 0.2], [0.9, 0.2], [0.4, 0.6]]), None, &[(0, 2)]);
+        let mut shared = Tally::new(&both, welfare, &[2, 1], 2, 0);
+        shared.add(0, &estimates(array![[0.9, 0.2], [0.4, 0.6]]), None, &[(0, 2)]);
+        let (alone, shared) = (alone.score((0, 2), None), shared.score((0, 2), None));
+        for ((_, alone), (_, shared)) in alone.aggregates.iter().zip(&shared.aggregates) {
+            assert!(near(alone, shared));
+        }
+        let nash = [(0.8_f64 * 0.8 * 0.3).cbrt(), (0.1_f64 * 0.1 * 0.5).cbrt()];
+        assert!(near(&shared.aggregates[1].1, &nash));
+    }
+
+    #[test]
     fn shares_of_a_pair_are_the_signs_of_the_preferences() {
         // Rewards in single precision may tie, or even turn, where the margin does not.
-        let mut tally = Tally::new(&[Aggregate::Share], &[1, 2, 1], 2, 1);
+        let mut tally = Tally::new(&[Aggregate::Share], Welfare::default(), &[1, 2, 1], 2, 1);
         let preferences = estimates(array![[0.6], [0.4], [0.5]]);
         tally.add(0, &estimates(array![[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), Some(&preferences), &[(0, 2)]);
         assert!(near(&tally.score((0, 2), Some(0)).aggregates[0].1, &[0.375, 0.625]));
@@ -195,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_preference_that_is_not_finite_is_found() {
-        let mut tally = Tally::new(&[Aggregate::Mean], &[1], 2, 1);
+        let mut tally = Tally::new(&[Aggregate::Mean], Welfare::default(), &[1], 2, 1);
         let preferences = estimates(array![[f64::NAN]]);
         tally.add(0, &estimates(array![[1.0, 0.0]]), Some(&preferences), &[(0, 2)]);
         assert_eq!(tally.not_finite((0, 2), Some(0)), Some(0));
@@ -211,7 +246,8 @@ mod tests {
             let ask = |swapped: bool| {
                 let column = larger.iter().enumerate().map(|(at, p)| side(at, *p, swapped)).collect();
                 let column = Array2::from_shape_vec((larger.len(), 1), column).unwrap();
-                let mut tally = Tally::new(&[Aggregate::Mean], &[1, 3, 1, 7, 1, 2, 1], 2, 1);
+                let mut tally =
+                    Tally::new(&[Aggregate::Mean], Welfare::default(), &[1, 3, 1, 7, 1, 2, 1], 2, 1);
                 let rewards = Estimates::zeros(larger.len(), 2);
                 tally.add(0, &rewards, Some(&estimates(column)), &[(0, 2)]);
                 tally.preference(0).0

@@ -8,7 +8,7 @@ use polyreward_backbone::{Embedded, InputError};
 use polyreward_heads::{HeadError, UserState};
 
 use super::{
-    Aggregate, Answer, Fault, ItemScore, PairScore, Part, RewardScale, Scored,
+    Aggregate, Answer, Fault, ItemScore, PairScore, Part, RewardScale, Scored, Welfare,
     audience::Tally,
     plan::Plan,
     room::{Unwanted, Wanted},
@@ -84,7 +84,7 @@ pub(crate) struct Task {
     pub scale: RewardScale,
     pub panel: Panel,
     /// What an audience is reduced to.
-    pub aggregates: Option<Vec<Aggregate>>,
+    pub aggregates: Option<(Vec<Aggregate>, Welfare)>,
     pub wanted: Wanted,
 }
 
@@ -124,7 +124,7 @@ impl Task {
         self.wanted.check()?;
         let features = self.features()?;
         match self.aggregates.take() {
-            Some(aggregates) => self.together(features.view(), &aggregates),
+            Some((aggregates, welfare)) => self.together(features.view(), &aggregates, welfare),
             None => self.each(features.view()),
         }
     }
@@ -165,9 +165,14 @@ impl Task {
         if self.plan.pairs { self.plan.groups.len() } else { 0 }
     }
 
-    fn together(&self, features: ArrayView2<'_, f32>, aggregates: &[Aggregate]) -> Result<Scored, TaskError> {
+    fn together(
+        &self,
+        features: ArrayView2<'_, f32>,
+        aggregates: &[Aggregate],
+        welfare: Welfare,
+    ) -> Result<Scored, TaskError> {
         let groups = &self.plan.groups;
-        let mut tally = Tally::new(aggregates, &self.panel.counts, features.nrows(), self.pairs());
+        let mut tally = Tally::new(aggregates, welfare, &self.panel.counts, features.nrows(), self.pairs());
         self.blocks(features, false, |first, rewards, preferences| {
             tally.add(first, rewards, preferences, groups);
         })?;

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use polyreward_backbone::InputError;
+use polyreward_domain::{ModelRef, StateVersion};
 use polyreward_service::{
     Aggregate, Answer, AudienceScore, Fault, ItemScore, PairScore, Part, ScoreOutcome, Scored, Seen, Usage,
     UserSeen,
@@ -57,13 +58,23 @@ pub(crate) struct UserReply {
 /// Whose rewards they are together.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ScoredAudience)]
-struct AudienceReply {
+pub(crate) struct AudienceReply {
     /// Members of the group whose rewards were aggregated.
     users: usize,
     /// Members left out since their examples cannot be used; absent where there are none.
     #[serde(skip_serializing_if = "is_zero")]
     #[schema(required = false)]
     left_out: usize,
+    /// Of `users`, those of each group; absent unless groups were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    groups: Vec<usize>,
+}
+
+impl AudienceReply {
+    pub fn new(users: usize, left_out: usize, groups: Vec<usize>) -> Self {
+        Self { users, left_out, groups }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -152,6 +163,10 @@ struct AudienceScoreReply {
     aggregates: AggregatesReply,
     /// Positions of the responses from the best to the worst by the aggregate named first.
     ranking: Vec<usize>,
+    /// `[group][response]`: the mean reward of each group; absent unless groups were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    groups: Vec<Vec<f32>>,
     /// Of a pair: the mean over the audience of P(a preferred to b).
     #[serde(skip_serializing_if = "Option::is_none")]
     preference: Option<f64>,
@@ -178,6 +193,12 @@ struct AggregatesReply {
     /// The share of members who prefer it to all others of its prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     share: Option<Vec<f32>>,
+    /// The softened minimum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    softmin: Option<Vec<f32>>,
+    /// Nash's welfare.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nash: Option<Vec<f32>>,
 }
 
 /// In place of a result, with `partial`.
@@ -201,8 +222,13 @@ pub(crate) struct UsageReply {
 
 /// The versions that, with the text, decide a score.
 pub(super) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
-    let model = HeaderValue::from_str(&outcome.model.to_string()).expect("model names are ASCII");
-    let state = HeaderValue::from(outcome.state_version.get());
+    version_headers_of(&outcome.model, outcome.state_version)
+}
+
+/// The same of an answer that is no score.
+pub(crate) fn version_headers_of(model: &ModelRef, state: StateVersion) -> HeaderMap {
+    let model = HeaderValue::from_str(&model.to_string()).expect("model names are ASCII");
+    let state = HeaderValue::from(state.get());
     HeaderMap::from_iter([(MODEL_VERSION, model), (USER_STATE_VERSION_HEADER, state)])
 }
 
@@ -243,7 +269,9 @@ impl ScoreReply {
             Seen::Population => {}
             Seen::User(seen) => user = Some(seen.into()),
             Seen::Users(seen) => users = Some(seen.into_iter().map(Into::into).collect()),
-            Seen::Audience { users, left_out } => audience = Some(AudienceReply { users, left_out }),
+            Seen::Audience { users, left_out, groups } => {
+                audience = Some(AudienceReply::new(users, left_out, groups));
+            }
         }
         Ok(Self {
             model: outcome.model.to_string(),
@@ -358,13 +386,17 @@ impl ResultReply {
                 Aggregate::Min => &mut aggregates.min,
                 Aggregate::P20 => &mut aggregates.p20,
                 Aggregate::Share => &mut aggregates.share,
+                Aggregate::Softmin => &mut aggregates.softmin,
+                Aggregate::Nash => &mut aggregates.nash,
             };
             *place = Some(singles(numbers, at, part)?);
         }
+        let groups = score.groups.into_iter().map(|means| singles(means, at, part));
         let preference = score.preference.map(|(preference, _)| probability(preference, at));
         let uncertainty = score.preference.map(|(_, deviation)| single(deviation, at, Part::ResponseA));
         Ok(Self::Audience(AudienceScoreReply {
             aggregates,
+            groups: groups.collect::<Result<_, Fault>>()?,
             ranking: score.ranking,
             preference: preference.transpose()?,
             uncertainty: uncertainty.transpose()?,
@@ -402,14 +434,19 @@ mod tests {
             let fault = ResultReply::pair(3, answer(score(f64::NAN)), several).unwrap_err();
             assert_eq!((fault.at, fault.part), (3, Part::ResponseA));
         }
-        let audience =
-            AudienceScore { aggregates: Vec::new(), ranking: Vec::new(), preference: Some((f64::NAN, 0.1)) };
+        let audience = AudienceScore {
+            groups: Vec::new(),
+            aggregates: Vec::new(),
+            ranking: Vec::new(),
+            preference: Some((f64::NAN, 0.1)),
+        };
         assert_eq!(ResultReply::audience(0, answer(audience)).unwrap_err().part, Part::ResponseA);
     }
 
     #[test]
     fn an_aggregate_that_is_not_finite_points_at_its_response() {
         let audience = |preference| AudienceScore {
+            groups: Vec::new(),
             aggregates: vec![(Aggregate::Mean, vec![0.0, 1e300])],
             ranking: vec![1, 0],
             preference,

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use polyreward_domain::{Attributes, ModelSelector, Overflow, UserId};
+use polyreward_domain::{ModelSelector, Overflow, UserId};
 use polyreward_service::{
-    Aggregate, Asked, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, Unusable, Whose, Work,
+    Asked, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreQuery, Unusable, Whose, Work,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::audience::AudienceBody;
 use crate::{
-    entry::{Check, PromptText, attribute_faults},
+    entry::{Check, PromptText},
     extract::known_word,
     limits::{Deadline, Limits},
     problem::{InputFault, Problem, ProblemType},
@@ -52,40 +53,11 @@ pub(crate) struct ScoreRequest {
     partial: Option<bool>,
 }
 
-/// A group, and the numbers that stand for its members' rewards.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, expecting = "an object with group and aggregate")]
-#[schema(as = Audience, example = json!({"group": {"country": "UK"}, "aggregate": ["mean", "min", "p20", "share"]}))]
-pub(crate) struct AudienceBody {
-    /// Attributes that every member has; none is everybody.
-    #[schema(value_type = BTreeMap<String, String>)]
-    group: Attributes,
-    /// Which numbers; `mean` by default. `min` and `p20` compare people with one another: ask for them on the
-    /// `win_rate` scale, where everybody's rewards have the same range.
-    #[schema(value_type = Option<Vec<AggregateBody>>, min_items = 1)]
-    aggregate: Option<Vec<String>>,
-}
-
 /// The id of a person.
 #[derive(Debug, ToSchema)]
 #[schema(as = UserId, pattern = "^[A-Za-z0-9._~-]{1,128}$", example = "ada")]
 #[expect(dead_code, reason = "ids are read as text, so that every one that is not valid is named")]
 pub(crate) struct UserIdText(String);
-
-/// How the rewards of an audience become one.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = Aggregate)]
-pub(crate) enum AggregateBody {
-    /// The mean.
-    Mean,
-    /// The worst-off member's.
-    Min,
-    /// The 20th percentile.
-    P20,
-    /// The share of members who prefer the response to all others of its prompt; of a pair, as each one's preference says.
-    Share,
-}
 
 /// Two responses to one prompt.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -150,9 +122,18 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// Of a body that has one prompt's responses at its top.
+    pub fn of_responses() -> Self {
+        Self { list: "", len: 1, kept: vec![0], refused: BTreeMap::new(), partial: false }
+    }
+
     /// A fault of an entry of the query, placed in the request.
     pub fn fault(&self, fault: &Fault) -> InputFault {
-        let entry = format!("/{}/{}", self.list, self.kept[fault.at]);
+        let entry = if self.list.is_empty() {
+            String::new()
+        } else {
+            format!("/{}/{}", self.list, self.kept[fault.at])
+        };
         let pointer = match fault.part {
             Part::ResponseA => format!("{entry}/response_a"),
             Part::ResponseB => format!("{entry}/response_b"),
@@ -166,10 +147,16 @@ impl Places {
         let whose = |asked| match asked {
             Asked::User => "/user_id".to_owned(),
             Asked::Users(at) => format!("/user_ids/{at}"),
-            Asked::Audience => "/audience/group".to_owned(),
+            Asked::Audience => place_of(None),
+            Asked::Group(at) => place_of(Some(at)),
         };
         score_problem(error, |fault| self.fault(fault), whose)
     }
+}
+
+/// Where a group stands: the audience's only one, or one of several.
+fn place_of(group: Option<usize>) -> String {
+    group.map_or_else(|| "/audience/group".to_owned(), |at| format!("/audience/groups/{at}/group"))
 }
 
 /// The service's error as that of a request in which faults stand at some places, and the people asked for at others.
@@ -182,8 +169,8 @@ pub(crate) fn score_problem(
         ScoreError::Faults(faults) => Problem::invalid(faults.iter().map(fault).collect()),
         ScoreError::Model(error) => error.into(),
         ScoreError::Backbone(error) => (&error).into(),
-        ScoreError::EmptyAudience => {
-            Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
+        ScoreError::EmptyAudience(group) => {
+            Problem::invalid(vec![InputFault::new(place_of(group), "nobody has these attributes")])
         }
         ScoreError::TooManyRewards { limit, .. } => {
             Problem::new(ProblemType::TooManyRewards).detail(&error).limit("max_rewards", limit)
@@ -223,7 +210,8 @@ impl ScoreRequest {
         let scale = optional.check("/reward_scale", self.reward_scale, known_word::<RewardScaleBody>);
         let overflow = optional.check("/on_overflow", self.on_overflow, known_word::<OverflowBody>);
         let partial = self.partial.unwrap_or(false);
-        let whose = whose(self.user_id, self.user_ids, self.audience, &mut faults);
+        let scale = scale.map_or(RewardScale::default(), Into::into);
+        let whose = whose(self.user_id, self.user_ids, self.audience, scale, &mut faults);
         let entries = match (self.pairs, self.items) {
             (Some(pairs), None) => Some(Entries::of_pairs(pairs)),
             (None, Some(items)) => Some(Entries::of_items(items)),
@@ -253,7 +241,7 @@ impl ScoreRequest {
                     model,
                     whose,
                     work: entries.work,
-                    scale: scale.map_or(RewardScale::default(), Into::into),
+                    scale,
                     overflow: overflow.map_or(Overflow::default(), Into::into),
                     partial,
                     deadline: Some(deadline.0),
@@ -289,6 +277,7 @@ fn whose(
     user_id: Option<String>,
     user_ids: Option<Vec<String>>,
     audience: Option<AudienceBody>,
+    scale: RewardScale,
     faults: &mut Vec<InputFault>,
 ) -> Whose {
     let given = [
@@ -313,20 +302,8 @@ fn whose(
             |(at, user_id)| optional.check(&format!("/user_ids/{at}"), Some(user_id), str::parse::<UserId>);
         return Whose::Users(user_ids.into_iter().enumerate().filter_map(check).collect());
     }
-    if let Some(AudienceBody { group, aggregate }) = audience {
-        let words = aggregate.unwrap_or_else(|| vec!["mean".to_owned()]);
-        let none = words.is_empty();
-        let known = words.into_iter().enumerate().map(|(at, word)| {
-            let pointer = format!("/audience/aggregate/{at}");
-            optional.check(&pointer, Some(word), known_word::<AggregateBody>)
-        });
-        let aggregates: Vec<Aggregate> = known.flatten().map(Into::into).collect();
-        let distinct: std::collections::BTreeSet<_> = aggregates.iter().collect();
-        if none || distinct.len() < aggregates.len() {
-            faults.push(InputFault::new("/audience/aggregate", "names at least one, and none twice"));
-        }
-        faults.extend(attribute_faults("/audience/group", &group));
-        return Whose::Audience { group, aggregates };
+    if let Some(body) = audience {
+        return super::audience::audience(body, scale, faults);
     }
     optional.check("/user_id", user_id, str::parse::<UserId>).map_or(Whose::Population, Whose::User)
 }
@@ -428,17 +405,6 @@ impl From<RewardScaleBody> for RewardScale {
     }
 }
 
-impl From<AggregateBody> for Aggregate {
-    fn from(aggregate: AggregateBody) -> Self {
-        match aggregate {
-            AggregateBody::Mean => Self::Mean,
-            AggregateBody::Min => Self::Min,
-            AggregateBody::P20 => Self::P20,
-            AggregateBody::Share => Self::Share,
-        }
-    }
-}
-
 impl From<OverflowBody> for Overflow {
     fn from(overflow: OverflowBody) -> Self {
         match overflow {
@@ -454,6 +420,8 @@ mod tests {
 
     use super::*;
     use crate::extract::parse;
+    use polyreward_domain::Attributes;
+    use polyreward_service::{Aggregate, Welfare};
 
     fn query(body: &Value) -> Result<(ScoreQuery, Places), Problem> {
         let limits = Limits { max_batch: 8, ..Limits::default() };
@@ -512,7 +480,8 @@ mod tests {
         assert!(matches!(whose(user_ids), Whose::Users(users) if users.len() == 3));
         let audience = json!({"audience": {"group": {}, "aggregate": ["share", "p20"]}});
         let aggregates = vec![Aggregate::Share, Aggregate::P20];
-        assert_eq!(whose(audience), Whose::Audience { group: Attributes::new(), aggregates });
+        let welfare = Welfare::default();
+        assert_eq!(whose(audience), Whose::Audience { group: Attributes::new(), aggregates, welfare });
         let faults = |body: Value| pointers(&with(body));
         assert_eq!(faults(json!({"user_id": "a", "user_ids": ["b"]})), ["/user_id", "/user_ids"]);
         assert_eq!(faults(json!({"user_ids": []})), ["/user_ids"]);
@@ -522,7 +491,7 @@ mod tests {
         assert_eq!(faults(bad), ["/audience/aggregate/1", "/audience/aggregate"]);
         assert_eq!(faults(json!({"audience": {"group": {}, "aggregate": []}})), ["/audience/aggregate"]);
         assert_eq!(
-            faults(json!({"audience": {"group": {}, "aggregate": ["nash"]}})),
+            faults(json!({"audience": {"group": {}, "aggregate": ["gini"]}})),
             ["/audience/aggregate/0"]
         );
         let crowd = query(&with(json!({"user_ids": vec!["a"; 20_000]}))).unwrap_err();

@@ -48,6 +48,8 @@ pub(crate) const NEEDS: &[(Method, &str, Need)] = &[
     (Method::GET, "/metrics", Need::Scope(Scope::Read)),
     (Method::POST, "/score", Need::Scope(Scope::Score)),
     (Method::POST, "/v1/score", Need::Scope(Scope::Score)),
+    (Method::POST, "/get_reward", Need::Scope(Scope::Score)),
+    (Method::POST, "/rm", Need::Scope(Scope::Score)),
     (Method::POST, "/users/{user_id}/queries", Need::Scope(Scope::Score)),
     (Method::POST, "/users/{user_id}/examples", Need::Scope(Scope::Write)),
     (Method::PUT, "/users/{user_id}", Need::Scope(Scope::Write)),

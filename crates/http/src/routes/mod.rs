@@ -7,7 +7,7 @@ mod info;
 mod metrics;
 mod models;
 mod ready;
-mod score;
+pub(crate) mod score;
 mod users;
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::authorize,
-    headers,
+    compat, headers,
     limits::{Admission, Limits, admit},
     metrics as request_metrics,
     problem::{self, Problem, ProblemType},
@@ -55,6 +55,8 @@ pub(crate) fn probes() -> OpenApiRouter<AppState> {
 pub(crate) fn bounded() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .routes(routes!(score::score))
+        .routes(routes!(compat::openrlhf::get_reward))
+        .routes(routes!(compat::slime::rm))
         .routes(routes!(users::list))
         .routes(routes!(users::get, users::put, users::erase))
         .routes(routes!(users::examples::list, users::examples::add))
@@ -105,7 +107,7 @@ pub fn router(state: AppState) -> Router {
     with_envelope(routes, state.readiness()).with_state(state)
 }
 
-/// What every request passes on its way, from outside: id, metrics, headers, panics.
+/// What every request passes on its way, from outside: id, metrics, headers, the words of errors, panics.
 pub(crate) fn with_envelope<S>(routes: Router<S>, readiness: &Readiness) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -115,6 +117,7 @@ where
             .layer(from_fn(request_id::identify))
             .layer(from_fn(request_metrics::measure))
             .layer(from_fn_with_state(readiness.clone(), headers::add))
+            .layer(from_fn(problem::dialect::translate))
             .layer(CatchPanicLayer::custom(problem::panicked)),
     )
 }

@@ -14,8 +14,8 @@ use polyreward_service::{ScoreOutcome, Scorer};
 
 use self::{reply::ScoreReply, request::ScoreRequest};
 pub(crate) use self::{
-    reply::{UsageReply, UserReply},
-    request::{Entries, Optional, OverflowBody, PairBody, Places},
+    reply::{UsageReply, UserReply, single, version_headers},
+    request::{AggregateBody, Entries, Optional, OverflowBody, PairBody, Places, problem_of},
 };
 use crate::{
     auth::Authorized,

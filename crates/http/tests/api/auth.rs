@@ -26,8 +26,9 @@ pub enum Needs {
 
 use Needs::{AnyKey, Nothing, One};
 
-pub const EXPECTED: [(&str, &str, Needs); 25] = [
+pub const EXPECTED: [(&str, &str, Needs); 27] = [
     ("GET", "/docs", Nothing),
+    ("POST", "/get_reward", One(Scope::Score)),
     ("GET", "/groups", One(Scope::Read)),
     ("GET", "/health", Nothing),
     ("GET", "/info", AnyKey),
@@ -40,6 +41,7 @@ pub const EXPECTED: [(&str, &str, Needs); 25] = [
     ("GET", "/ping", Nothing),
     ("GET", "/ready", Nothing),
     ("GET", "/readyz", Nothing),
+    ("POST", "/rm", One(Scope::Score)),
     ("POST", "/score", One(Scope::Score)),
     ("GET", "/users", One(Scope::Read)),
     ("GET", "/users/{user_id}", One(Scope::Read)),
@@ -58,6 +60,8 @@ pub const EXPECTED: [(&str, &str, Needs); 25] = [
 pub fn to(method: &str, path: &str) -> Request<Body> {
     let body = match (method, path) {
         ("POST", "/score" | "/v1/score") => body(&json!({"user_id": "ada"})),
+        ("POST", "/get_reward") => json!({"query": ["hi there"], "prompts": ["hi"], "labels": [""]}),
+        ("POST", "/rm") => json!({"prompt": "hi", "response": "there"}),
         ("POST", "/users/{user_id}/queries") => {
             json!({"pairs": [{"prompt": "", "response_a": TEXTS[0], "response_b": TEXTS[1]}]})
         }

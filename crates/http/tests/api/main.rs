@@ -1,6 +1,7 @@
 //! The router as clients meet it, on a real encoder (tiny, random weights) and a real model folder.
 
 mod auth;
+mod compat;
 mod examples;
 mod fixture;
 mod fuzz;

@@ -200,7 +200,7 @@ pub(crate) struct UsageReply {
 }
 
 /// The versions that, with the text, decide a score.
-pub(super) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
+pub(crate) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
     let model = HeaderValue::from_str(&outcome.model.to_string()).expect("model names are ASCII");
     let state = HeaderValue::from(outcome.state_version.get());
     HeaderMap::from_iter([(MODEL_VERSION_HEADER, model), (USER_STATE_VERSION_HEADER, state)])
@@ -266,7 +266,7 @@ fn each<T>(
 }
 
 /// Rewards are computed in single precision; in it they are written shortest, and read back the same.
-fn single(number: f64, at: usize, part: Part) -> Result<f32, Fault> {
+pub(crate) fn single(number: f64, at: usize, part: Part) -> Result<f32, Fault> {
     let single = number as f32;
     if single.is_finite() { Ok(single) } else { Err(Fault { at, part, error: InputError::NotFinite }) }
 }
@@ -289,7 +289,7 @@ fn probability(number: f64, at: usize) -> Result<f64, Fault> {
 impl ResultReply {
     fn pair(
         at: usize,
-        Answer { scores, truncated }: Answer<PairScore>,
+        Answer { scores, truncated, .. }: Answer<PairScore>,
         several: bool,
     ) -> Result<Self, Fault> {
         let mut all = PairOfUsersReply {
@@ -319,7 +319,7 @@ impl ResultReply {
 
     fn item(
         at: usize,
-        Answer { scores, truncated }: Answer<ItemScore>,
+        Answer { scores, truncated, .. }: Answer<ItemScore>,
         several: bool,
     ) -> Result<Self, Fault> {
         let mut users = Vec::with_capacity(scores.len());
@@ -348,7 +348,10 @@ impl ResultReply {
         Ok(Self::ItemOfUsers(all))
     }
 
-    fn audience(at: usize, Answer { mut scores, truncated }: Answer<AudienceScore>) -> Result<Self, Fault> {
+    fn audience(
+        at: usize,
+        Answer { mut scores, truncated, .. }: Answer<AudienceScore>,
+    ) -> Result<Self, Fault> {
         let score = scores.remove(0);
         let part = if score.preference.is_some() { side } else { Part::Response };
         let mut aggregates = AggregatesReply::default();
@@ -390,7 +393,7 @@ mod tests {
     use super::*;
 
     fn answer<T>(score: T) -> Answer<T> {
-        Answer { scores: vec![score], truncated: false }
+        Answer { scores: vec![score], truncated: false, tokens: 0 }
     }
 
     #[test]
@@ -402,8 +405,12 @@ mod tests {
             let fault = ResultReply::pair(3, answer(score(f64::NAN)), several).unwrap_err();
             assert_eq!((fault.at, fault.part), (3, Part::ResponseA));
         }
-        let audience =
-            AudienceScore { aggregates: Vec::new(), ranking: Vec::new(), preference: Some((f64::NAN, 0.1)) };
+        let audience = AudienceScore {
+            aggregates: Vec::new(),
+            ranking: Vec::new(),
+            preference: Some((f64::NAN, 0.1)),
+            spreads: Vec::new(),
+        };
         assert_eq!(ResultReply::audience(0, answer(audience)).unwrap_err().part, Part::ResponseA);
     }
 
@@ -413,6 +420,7 @@ mod tests {
             aggregates: vec![(Aggregate::Mean, vec![0.0, 1e300])],
             ranking: vec![1, 0],
             preference,
+            spreads: Vec::new(),
         };
         let part = |preference| ResultReply::audience(0, answer(audience(preference))).unwrap_err().part;
         assert_eq!(part(Some((0.5, 0.1))), Part::ResponseB);

@@ -163,26 +163,29 @@ impl Places {
 
     /// The service's error as this request's.
     pub fn problem(&self, error: ScoreError) -> Problem {
-        match error {
-            ScoreError::Faults(faults) => {
-                Problem::invalid(faults.iter().map(|fault| self.fault(fault)).collect())
-            }
-            ScoreError::Model(error) => error.into(),
-            ScoreError::Backbone(error) => (&error).into(),
-            ScoreError::EmptyAudience => {
-                Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
-            }
-            ScoreError::TooManyRewards { limit, .. } => {
-                Problem::new(ProblemType::TooManyRewards).detail(&error).limit("max_rewards", limit)
-            }
-            ScoreError::NoRoom => Problem::overloaded(&error),
-            ScoreError::DeadlineExceeded => Problem::deadline_exceeded(&error),
-            ScoreError::UnusableExamples(people) => {
-                Problem::unusable_examples(people.iter().map(|(asked, why)| unusable(*asked, why)).collect())
-            }
-            ScoreError::States(error) => (&error).into(),
-            ScoreError::Head(error) => Problem::internal(&error),
+        problem_of(error, |fault| self.fault(fault))
+    }
+}
+
+/// The service's error as that of a request which has its texts where `place` says.
+pub(crate) fn problem_of(error: ScoreError, place: impl Fn(&Fault) -> InputFault) -> Problem {
+    match error {
+        ScoreError::Faults(faults) => Problem::invalid(faults.iter().map(place).collect()),
+        ScoreError::Model(error) => error.into(),
+        ScoreError::Backbone(error) => (&error).into(),
+        ScoreError::EmptyAudience => {
+            Problem::invalid(vec![InputFault::new("/audience/group", "nobody has these attributes")])
         }
+        ScoreError::TooManyRewards { limit, .. } => {
+            Problem::new(ProblemType::TooManyRewards).detail(&error).limit("max_rewards", limit)
+        }
+        ScoreError::NoRoom => Problem::overloaded(&error),
+        ScoreError::DeadlineExceeded => Problem::deadline_exceeded(&error),
+        ScoreError::UnusableExamples(people) => {
+            Problem::unusable_examples(people.iter().map(|(asked, why)| unusable(*asked, why)).collect())
+        }
+        ScoreError::States(error) => (&error).into(),
+        ScoreError::Head(error) => Problem::internal(&error),
     }
 }
 
@@ -249,6 +252,7 @@ impl ScoreRequest {
                     whose,
                     work: entries.work,
                     scale: scale.map_or(RewardScale::default(), Into::into),
+                    also: None,
                     overflow: overflow.map_or(Overflow::default(), Into::into),
                     partial,
                     deadline: Some(deadline.0),

@@ -6,6 +6,7 @@ use axum::{
     extract::{FromRef, FromRequestParts},
     http::{HeaderMap, request::Parts},
 };
+use polyreward_backbone::Backbone;
 use polyreward_domain::{ModelSelector, Overflow, Prompt, check_text};
 use polyreward_service::{
     Answer, AudienceScore, Caller, Clock, Fault, Item, ItemScore, Part, RewardScale, ScoreError,
@@ -32,6 +33,9 @@ pub(crate) struct Asking {
     /// Seconds since 1970.
     pub created: i64,
     pub started: Instant,
+    /// Tokens of the backbone's window.
+    pub window: usize,
+    pub path: String,
     query: Option<String>,
 }
 
@@ -41,6 +45,7 @@ where
     Scorer: FromRef<S>,
     Arc<Limits>: FromRef<S>,
     Arc<dyn Clock>: FromRef<S>,
+    Backbone: FromRef<S>,
 {
     type Rejection = Problem;
 
@@ -56,6 +61,8 @@ where
             id,
             created: Arc::<dyn Clock>::from_ref(state).now().unix_timestamp(),
             started: Instant::now(),
+            window: Backbone::from_ref(state).info().max_tokens,
+            path: parts.uri.path().to_owned(),
             query: parts.uri.query().map(str::to_owned),
         })
     }
@@ -72,10 +79,6 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
     /// A prompt that one or more responses answer, checked.
     pub fn prompt(&mut self, pointer: &str, prompt: Prompt) -> Arc<Prompt> {
         if let Err(error) = prompt.check() {

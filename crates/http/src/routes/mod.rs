@@ -34,14 +34,20 @@ use crate::{
 };
 
 /// Other paths of a route, for probes and clients that know another server.
-pub(crate) const ALIASES: [(&str, &str); 6] = [
+pub(crate) const ALIASES: [(&str, &str); 9] = [
     ("/livez", "/health"),
     ("/ping", "/health"),
     ("/readyz", "/ready"),
+    ("/v1/classify", "/classify"),
+    ("/v1/rerank", "/rerank"),
     ("/v1/score", "/score"),
     ("/v2/health/live", "/health"),
     ("/v2/health/ready", "/ready"),
+    ("/v2/rerank", "/rerank"),
 ];
+
+/// Probes among them, which answer however busy the server is.
+const PROBES: [&str; 2] = ["/health", "/ready"];
 
 /// Routes that answer however busy the server is.
 pub(crate) fn probes() -> OpenApiRouter<AppState> {
@@ -57,6 +63,13 @@ pub(crate) fn bounded() -> OpenApiRouter<AppState> {
         .routes(routes!(score::score))
         .routes(routes!(compat::openrlhf::get_reward))
         .routes(routes!(compat::slime::rm))
+        .routes(routes!(compat::classify::classify))
+        .routes(routes!(compat::vllm::pooling))
+        .routes(routes!(compat::rerank::rerank))
+        .routes(routes!(compat::sglang::embeddings))
+        .routes(routes!(compat::tei::predict))
+        .routes(routes!(compat::tei::embed))
+        .routes(routes!(compat::nim::chat_completions))
         .routes(routes!(users::list))
         .routes(routes!(users::get, users::put, users::erase))
         .routes(routes!(users::examples::list, users::examples::add))
@@ -77,12 +90,14 @@ fn aliases(bounded: bool) -> Router<AppState> {
             "/health" => get(health::health),
             "/ready" => get(ready::ready),
             "/score" => post(score::score),
+            "/classify" => post(compat::classify::classify),
+            "/rerank" => post(compat::rerank::rerank),
             other => unreachable!("{other} has no alias"),
         }
     };
     ALIASES
         .iter()
-        .filter(|(_, target)| bounded == (*target == "/score"))
+        .filter(|(_, target)| bounded != PROBES.contains(target))
         .fold(Router::new(), |router, (alias, target)| router.route(alias, handler(target)))
 }
 

@@ -1,9 +1,14 @@
 //! Other servers' formats: what their clients send, and what they read of the answer, as recorded pairs in `compat/recorded/`
 //! (`RECORD_PAIRS=1` writes the answers anew), and as laws in one file a server.
 
+mod nim;
 mod openrlhf;
-mod shared;
+mod rerank;
+mod sglang;
+pub mod shared;
 mod slime;
+mod tei;
+mod vllm;
 
 use std::path::{Path, PathBuf};
 
@@ -104,7 +109,9 @@ async fn hold_to(server: &Server, name: &str) {
 #[tokio::test]
 async fn every_recorded_request_gets_its_recorded_answer() {
     let server = Server::with_people(people()).await;
-    for name in ["openrlhf.json", "slime.json"] {
+    for name in
+        ["openrlhf.json", "slime.json", "vllm.json", "sglang.json", "tei.json", "rerank.json", "nim.json"]
+    {
         hold_to(&server, name).await;
     }
 }

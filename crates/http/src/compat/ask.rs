@@ -103,15 +103,12 @@ impl Entries {
 
     /// A text that holds a prompt and its response.
     pub fn push_whole(&mut self, pointer: String, text: String, template: Template) {
-        let (prompt, response) = match template.take_apart(&text) {
-            Some(parts) => parts,
-            None => {
-                if template != Template::Raw {
-                    metrics::whole_text("template");
-                }
-                (Prompt::Raw(String::new()), text)
+        let (prompt, response) = template.take_apart(&text).unwrap_or_else(|| {
+            if template != Template::Raw {
+                metrics::whole_text("template");
             }
-        };
+            (Prompt::Raw(String::new()), text)
+        });
         let prompt = self.prompt(&pointer, prompt);
         self.push(pointer, &prompt, response);
     }

@@ -17,6 +17,7 @@ use crate::problem::{InputFault, Problem, ProblemType};
 /// What a request cost.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = OpenAiUsage)]
+#[expect(clippy::struct_field_names, reason = "OpenAI's names")]
 pub(crate) struct TokenUsage {
     /// Tokens that were read.
     prompt_tokens: usize,

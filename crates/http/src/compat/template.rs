@@ -115,7 +115,7 @@ mod tests {
         for (template, text) in texts {
             assert_eq!(apart(template, text), expected, "{template:?}");
             // A response that was cut off is one.
-            let cut = &text[..text.rfind("ello!").unwrap() + 1];
+            let cut = &text[..=text.rfind("ello!").unwrap()];
             assert_eq!(apart(template, cut).unwrap().1, "he", "{template:?}");
         }
     }

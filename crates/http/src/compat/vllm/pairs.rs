@@ -127,7 +127,7 @@ fn check_lists(keys: &Keys) -> Result<(), Problem> {
     let mut whole = LISTS.into_iter().filter(|lists| keys.among(lists).len() == 2);
     if let (Some(one), Some(other)) = (whole.next(), whole.next()) {
         let name = |lists: [&str; 2]| format!("vLLM with {} and {}", lists[0], lists[1]);
-        let differs = if one[1] == other[1] { 0 } else { 1 };
+        let differs = usize::from(one[1] != other[1]);
         return Err(ambiguous([(&name(one), one[differs]), (&name(other), other[differs])]));
     }
     Ok(())

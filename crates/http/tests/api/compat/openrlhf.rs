@@ -93,6 +93,20 @@ async fn several_samples_of_several_people_keep_their_order() {
 }
 
 #[tokio::test]
+async fn hundreds_of_posts_at_once_each_get_their_own_reward() {
+    let server = Server::with_people(people()).await;
+    let native = [rewards(&server, json!({"user_id": "ada"})).await, rewards(&server, json!({})).await];
+    let post = async |at: usize| {
+        let mut body = sample(TEXTS[at % 4]);
+        body["labels"] = json!([if at.is_multiple_of(3) { "ada" } else { "" }]);
+        let json = server.post("/get_reward?model=lore&labels=user_id", &body).await.ok();
+        let whose = usize::from(!at.is_multiple_of(3));
+        assert!(near(&numbers(&json["rewards"]), &[native[whose][at % 4]]), "{at}");
+    };
+    futures::future::join_all((0..512).map(post)).await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_sample_is_a_problem_that_names_it() {
     let server = Server::with_people(people()).await;
     let with = |key: &str, value: Value| {

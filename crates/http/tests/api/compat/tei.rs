@@ -58,6 +58,17 @@ async fn headers_say_what_an_answer_cost() {
 }
 
 #[tokio::test]
+async fn info_has_what_its_clients_read() {
+    let server = Server::new().await;
+    let info = server.get("/info").await.ok();
+    assert_eq!(info["model_id"], info["default_model"]);
+    assert_eq!(info["max_input_length"], 64);
+    assert_eq!(info["max_client_batch_size"], info["limits"]["max_batch"]);
+    assert_eq!(info["max_concurrent_requests"], info["limits"]["max_in_flight"]);
+    assert_eq!((&info["auto_truncate"], info["version"].is_string()), (&json!(true), true));
+}
+
+#[tokio::test]
 async fn texts_are_ranked_from_the_best_to_the_worst() {
     let server = Server::with_people(people()).await;
     let native = rewards(&server, json!({"user_id": "ada"})).await;

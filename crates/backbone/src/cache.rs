@@ -145,7 +145,7 @@ pub(crate) fn reads_more_than(bytes: usize, inputs: &[EmbedInput]) -> bool {
         let mut more = input.form != TextForm::Prompt && read(input.response.len());
         if prompt_is_new {
             more |= match &*input.prompt {
-                Prompt::Text(text) => read(text.len()),
+                Prompt::Text(text) | Prompt::Raw(text) => read(text.len()),
                 Prompt::Chat(messages) => {
                     messages.iter().any(|message| read(message.role.len() + message.content.len() + 2 * 8))
                 }
@@ -160,6 +160,10 @@ fn digest(prompt: &Prompt) -> Key {
     match prompt {
         Prompt::Text(text) => {
             parts.add(b"text");
+            parts.add(text.as_bytes());
+        }
+        Prompt::Raw(text) => {
+            parts.add(b"raw");
             parts.add(text.as_bytes());
         }
         Prompt::Chat(messages) => {

@@ -117,6 +117,7 @@ impl TextTokenizer {
     /// The text's tokens; one that is too long is cut, or refused.
     pub fn tokenize(&self, input: &EmbedInput, overflow: Overflow) -> Result<TokenizedText, InputError> {
         let mut text = match (self.shape, input.form, &self.template) {
+            _ if matches!(*input.prompt, Prompt::Raw(_)) => self.raw(input, overflow)?,
             (InputShape::Chat, form, Some(template)) => self.chat(template, form, input, overflow)?,
             (_, TextForm::Prompt, _) => self.segments(&self.flat_prompt(input), None, overflow)?,
             (_, TextForm::Response, _) => self.segments(&input.response, None, overflow)?,
@@ -132,6 +133,46 @@ impl TextTokenizer {
             (text.ids, text.type_ids) = (vec![self.blank], vec![0]);
         }
         Ok(text)
+    }
+
+    /// A text that is in its form already.
+    fn raw(&self, input: &EmbedInput, overflow: Overflow) -> Result<TokenizedText, InputError> {
+        let prompt = &*self.flat_prompt(input);
+        match (self.shape, input.form) {
+            (_, TextForm::Prompt) => self.as_it_is(prompt, overflow),
+            (_, TextForm::PromptResponse) if prompt.is_empty() => self.as_it_is(&input.response, overflow),
+            (InputShape::Pair, TextForm::PromptResponse) => {
+                self.segments(prompt, Some(&input.response), overflow)
+            }
+            (_, TextForm::Response) => self.as_it_is(&input.response, overflow),
+            (_, TextForm::PromptResponse) => self.as_it_is(&format!("{prompt}{}", input.response), overflow),
+        }
+    }
+
+    /// One text, of which the start is cut; special tokens are added unless it has the one that opens a text.
+    fn as_it_is(&self, text: &str, overflow: Overflow) -> Result<TokenizedText, InputError> {
+        let opened = self.template.is_some() && self.is_opened(text)?;
+        if !opened {
+            return self.segments(text, None, overflow);
+        }
+        let Segment { encoding, cut } = self.end_of(text)?;
+        let full_tokens = encoding.len();
+        let truncated = self.check_overflow(full_tokens, cut, overflow)?;
+        let mut text = text_of(&encoding, full_tokens, truncated);
+        if truncated {
+            let start = text.ids.len().saturating_sub(self.max_tokens - 1);
+            let opening = self.opening.into_iter();
+            text.ids = opening.chain(text.ids[start..].iter().copied()).collect();
+            text.type_ids = vec![0; text.ids.len()];
+        }
+        Ok(text)
+    }
+
+    /// Whether a text begins with the token that opens one.
+    fn is_opened(&self, text: &str) -> Result<bool, InputError> {
+        let start = &text[..text.floor_char_boundary(SPACE_WITHIN_BYTES)];
+        let encoding = self.tokenizer.encode_fast(start, false).map_err(|_| InputError::Tokenizer)?;
+        Ok(self.opening.is_some() && encoding.get_ids().first().copied() == self.opening)
     }
 
     /// One or two segments with the tokenizer's own special tokens.
@@ -294,7 +335,7 @@ impl TextTokenizer {
 fn flat_end(prompt: &Prompt, bytes: usize) -> Cow<'_, str> {
     let end = |text: &'_ str| text.floor_char_boundary(text.len().saturating_sub(bytes));
     match prompt {
-        Prompt::Text(text) => Cow::Borrowed(&text[end(text)..]),
+        Prompt::Text(text) | Prompt::Raw(text) => Cow::Borrowed(&text[end(text)..]),
         Prompt::Chat(messages) => {
             let mut lines = Vec::new();
             let mut size = 0;
@@ -321,7 +362,7 @@ fn turns_of(form: TextForm, input: &EmbedInput, most: usize) -> (Vec<Turn<'_>>, 
     let mut leave_out = 0;
     if form != TextForm::Response {
         match &*input.prompt {
-            Prompt::Text(text) => turns.push(Turn { role: "user", content: text }),
+            Prompt::Text(text) | Prompt::Raw(text) => turns.push(Turn { role: "user", content: text }),
             Prompt::Chat(messages) => {
                 let lead = usize::from(messages.first().is_some_and(|message| message.role == "system"));
                 leave_out = messages.len().saturating_sub(most).next_multiple_of(2);

@@ -285,3 +285,43 @@ fn a_range_lies_within_a_content_or_it_does_not() {
     }
     assert!(!lies_within(&[], 0..1) && !lies_within(&contents, 0..3));
 }
+
+fn raw(prompt: &str, response: &str) -> EmbedInput {
+    let prompt = Arc::new(Prompt::Raw(prompt.into()));
+    EmbedInput { form: TextForm::PromptResponse, prompt, response: response.into() }
+}
+
+#[test]
+fn a_text_that_a_template_has_written_is_read_as_the_conversation_is() {
+    let text = "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|></s>";
+    let conversation = read(&DECODER, &chat(&[("user", "hi")], "yo"));
+    assert_eq!(read(&DECODER, &raw("", text)), conversation);
+    for cut in [3, 30, text.len() - 4] {
+        assert_eq!(read(&DECODER, &raw(&text[..cut], &text[cut..])), conversation, "{cut}");
+    }
+}
+
+#[test]
+fn a_text_without_the_opening_token_gets_it_once() {
+    let bos = id(&DECODER, "<s>");
+    let openings = |text: &str| read(&DECODER, &raw("", text)).ids.iter().filter(|id| **id == bos).count();
+    assert_eq!((openings("fish"), openings("<s>fish")), (openings("fish"), openings("fish")));
+    let long = format!("<s>{}</s>", "fish ".repeat(500));
+    let text = read(&DECODER, &raw("", &long));
+    assert!(text.truncated && text.ids.len() == DECODER.max_tokens);
+    assert_eq!((text.ids[0], *text.ids.last().unwrap()), (bos, id(&DECODER, "</s>")));
+    let refused = DECODER.tokenize(&raw("", &long), Overflow::Error).unwrap_err();
+    assert!(matches!(refused, InputError::TooLong { .. }));
+    let huge = read(&DECODER, &raw("", &format!("<s>{}", "fish ".repeat(100_000))));
+    assert!(huge.truncated && huge.ids[0] == bos && huge.ids.len() == DECODER.max_tokens);
+}
+
+#[test]
+fn an_encoder_of_pairs_reads_a_raw_prompt_beside_its_response_and_a_whole_text_alone() {
+    let pair = input(TextForm::PromptResponse, "Name a fish.", "A trout.");
+    assert_eq!(read(&ENCODER, &raw("Name a fish.", "A trout.")), read(&ENCODER, &pair));
+    let alone = input(TextForm::Response, "", "A trout.");
+    assert_eq!(read(&ENCODER, &raw("", "A trout.")), read(&ENCODER, &alone));
+    let concat = concat();
+    assert_eq!(read(&concat, &raw("a ", "b")), read(&concat, &raw("", "a b")));
+}

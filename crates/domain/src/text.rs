@@ -47,6 +47,10 @@ pub enum Prompt {
     Text(String),
     /// The turns before the response.
     Chat(Vec<Message>),
+    /// Text that whoever wrote it has already put in the form in which it is to be read, up to where the response goes
+    /// on; may be empty. It comes from other servers' clients, is scored, and never stored.
+    #[serde(skip)]
+    Raw(String),
 }
 
 impl Prompt {
@@ -56,7 +60,7 @@ impl Prompt {
     /// A NUL in a text, a chat without messages, a message without a role.
     pub fn check(&self) -> Result<(), TextError> {
         match self {
-            Self::Text(text) => check_text(text),
+            Self::Text(text) | Self::Raw(text) => check_text(text),
             Self::Chat(messages) => {
                 if messages.is_empty() {
                     return Err(TextError::NoMessages);
@@ -180,6 +184,7 @@ mod tests {
         assert_eq!(chat, Prompt::Chat(vec![Message { role: "user".into(), content: "hi".into() }]));
         assert_eq!(serde_json::from_str::<Prompt>(r#""hi""#).unwrap(), Prompt::Text("hi".into()));
         assert!(serde_json::from_str::<Prompt>("7").is_err());
+        assert!(serde_json::to_string(&Prompt::Raw("<s>hi".into())).is_err());
     }
 
     #[test]

@@ -55,7 +55,7 @@ where
 }
 
 /// The bytes of a body that is sent as JSON.
-struct JsonBytes(Vec<u8>);
+pub(crate) struct JsonBytes(pub Vec<u8>);
 
 impl<S> FromRequest<S> for JsonBytes
 where
@@ -129,12 +129,8 @@ pub(crate) fn query_parameters<const N: usize>(
     query: Option<&str>,
     names: [&'static str; N],
 ) -> Result<[Option<String>; N], Problem> {
-    let pairs: axum::extract::Query<Vec<(String, String)>> =
-        axum::extract::Query::try_from_uri(&uri_of(query)).map_err(|_| {
-            Problem::new(ProblemType::InvalidParameter).detail("the query is not pairs of names and values")
-        })?;
     let mut values = [const { None }; N];
-    for (name, value) in pairs.0 {
+    for (name, value) in query_pairs(query)? {
         let Some(at) = names.iter().position(|known| *known == name) else {
             let detail = format!("a parameter is unknown; there are {}", names.join(", "));
             return Err(Problem::new(ProblemType::InvalidParameter).detail(detail));
@@ -144,6 +140,14 @@ pub(crate) fn query_parameters<const N: usize>(
         }
     }
     Ok(values)
+}
+
+/// Names and values of a query, in their order.
+pub(crate) fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri_of(query));
+    pairs.map(|pairs| pairs.0).map_err(|_| {
+        Problem::new(ProblemType::InvalidParameter).detail("the query is not pairs of names and values")
+    })
 }
 
 fn uri_of(query: Option<&str>) -> axum::http::Uri {

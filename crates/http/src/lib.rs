@@ -6,6 +6,7 @@
 //! then the handler, whose extractor reads the body. Whatever goes wrong becomes a [`Problem`] once, here.
 
 mod auth;
+mod compat;
 mod dashboard;
 mod entry;
 mod extract;

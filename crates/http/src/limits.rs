@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -25,6 +25,11 @@ use crate::{
 pub(crate) const REQUEST_TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 /// Lowers the deadline, as gRPC writes it.
 pub(crate) const GRPC_TIMEOUT_HEADER: &str = "grpc-timeout";
+
+/// Requests that may wait for each place among those in flight.
+const WAITING_A_PLACE: usize = 4;
+/// Routes whose clients give up after a few seconds of refusals, and then stop a training run.
+const PATIENT: [&str; 2] = ["/get_reward", "/rm"];
 
 /// How long a refused request may take to send what is left of its body. A connection that is closed on a
 /// client which still writes is reset, and the client never reads why it was refused.
@@ -75,6 +80,8 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     requests: Arc<Semaphore>,
+    /// Requests that wait for a place instead of being refused.
+    waiting: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
 }
 
@@ -83,8 +90,22 @@ impl Admission {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             requests: semaphore(limits.max_in_flight),
+            waiting: semaphore(limits.max_in_flight.saturating_mul(WAITING_A_PLACE)),
             body_bytes: semaphore(limits.max_pending_body_bytes.max(limits.max_body_bytes)),
         }
+    }
+}
+
+impl Admission {
+    /// A place among the requests in flight: at once, or before the deadline where the route's clients do not bear to be
+    /// refused. None of the body of a request that waits has been read.
+    async fn place(&self, patient: bool, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.requests).try_acquire_owned() {
+            return Some(place);
+        }
+        let _waiting = if patient { self.waiting.try_acquire().ok()? } else { return None };
+        let place = Arc::clone(&self.requests).acquire_owned();
+        tokio::time::timeout_at(deadline.into(), place).await.ok()?.ok()
     }
 }
 
@@ -176,14 +197,18 @@ pub(crate) async fn admit(
     next: Next,
 ) -> Response {
     let arrived = Instant::now();
-    let Ok(_place) = Arc::clone(&admission.requests).try_acquire_owned() else {
+    let deadline = Deadline::of(request.headers(), arrived, limits.request_timeout);
+    let until = deadline.as_ref().map_or(arrived, |deadline| deadline.0);
+    let route = request.extensions().get::<MatchedPath>();
+    let patient = route.is_some_and(|route| PATIENT.contains(&route.as_str()));
+    let Some(_place) = admission.place(patient, until).await else {
         metrics::refused();
         discard(request.into_body(), limits.max_body_bytes, OVERLOADED_DISCARD_TIME).await;
         let detail = "as many requests as are answered at once are in flight";
         return Problem::new(ProblemType::Overloaded).detail(detail).retry_after(1).into_response();
     };
     let _counted = metrics::count_in_flight();
-    let deadline = match Deadline::of(request.headers(), arrived, limits.request_timeout) {
+    let deadline = match deadline {
         Ok(deadline) => deadline,
         Err(problem) => {
             discard(request.into_body(), limits.max_body_bytes, DISCARD_TIME).await;

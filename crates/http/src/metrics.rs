@@ -27,6 +27,9 @@ pub const PROBLEMS_TOTAL: &str = "polyreward_http_problems_total";
 /// Open connections.
 pub const CONNECTIONS: &str = "polyreward_http_connections";
 
+/// Texts of other servers' clients that were scored as a whole, since they could not be taken apart, by reason.
+pub const WHOLE_TEXTS_TOTAL: &str = "polyreward_http_whole_texts_total";
+
 /// Buckets of every histogram of seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 100.0];
@@ -57,6 +60,10 @@ pub fn describe() {
     metrics::describe_counter!(REFUSED_TOTAL, "Requests refused at the door");
     metrics::describe_counter!(PROBLEMS_TOTAL, "Errors sent, by type");
     metrics::describe_gauge!(CONNECTIONS, "Open connections");
+    metrics::describe_counter!(
+        WHOLE_TEXTS_TOTAL,
+        "Texts of other servers' clients scored as a whole, since they could not be taken apart, by reason"
+    );
 }
 
 /// Counts and times each request.
@@ -101,6 +108,11 @@ fn method_label(method: &Method) -> &'static str {
 
 pub(crate) fn problem(kind: ProblemType) {
     metrics::counter!(PROBLEMS_TOTAL, "type" => kind.uri()).increment(1);
+}
+
+/// That a text was not in the template named, or did not begin with its prompt.
+pub(crate) fn whole_text(reason: &'static str) {
+    metrics::counter!(WHOLE_TEXTS_TOTAL, "reason" => reason).increment(1);
 }
 
 pub(crate) fn refused() {

@@ -11,7 +11,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     dashboard,
-    problem::{PROBLEM_JSON, ProblemBody},
+    problem::{
+        PROBLEM_JSON, ProblemBody,
+        dialect::{Dialect, OpenAiError, TeiError},
+    },
     request_id::REQUEST_ID_HEADER,
     routes,
     state::AppState,
@@ -28,6 +31,7 @@ use crate::{
     ),
     tags(
         (name = "scoring", description = "Rewards and preferences"),
+        (name = "compatibility", description = "The reward endpoints of other servers, in their formats"),
         (name = "people", description = "Who there is, what they compared, what is believed of them"),
         (name = "accuracy", description = "For whom a reward is right, and for whom it is wrong"),
         (name = "models", description = "Which models there are"),
@@ -56,19 +60,27 @@ fn document() -> Document {
         .merge(dashboard::pages())
         .into_openapi();
     describe_aliases(&mut document);
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
-            describe_replies(operation);
+            describe_replies(operation, Dialect::of_route(path));
         }
     }
     let components = document.components.get_or_insert_default();
-    let mut schemas = vec![(ProblemBody::name().into_owned(), ProblemBody::schema())];
+    let mut schemas = vec![
+        (ProblemBody::name().into_owned(), ProblemBody::schema()),
+        (OpenAiError::name().into_owned(), OpenAiError::schema()),
+        (TeiError::name().into_owned(), TeiError::schema()),
+    ];
     ProblemBody::schemas(&mut schemas);
+    OpenAiError::schemas(&mut schemas);
     components.schemas.extend(schemas);
-    let content = Content::new(Some(Ref::from_schema_name(PROBLEM)));
-    let mut problem = ResponseBuilder::new().description("A problem").content(PROBLEM_JSON, content).build();
-    problem.headers.insert(REQUEST_ID_HEADER.to_owned(), request_id());
-    components.responses.insert(PROBLEM.to_owned(), RefOr::T(problem));
+    for dialect in [Dialect::Problem, Dialect::OpenAi, Dialect::Tei] {
+        let (name, media_type, description) = words_of(dialect);
+        let content = Content::new(Some(Ref::from_schema_name(name)));
+        let mut error = ResponseBuilder::new().description(description).content(media_type, content).build();
+        error.headers.insert(REQUEST_ID_HEADER.to_owned(), request_id());
+        components.responses.insert(name.to_owned(), RefOr::T(error));
+    }
     let header = HeaderBuilder::new()
         .schema(Some(Object::with_type(Type::String)))
         .description(Some("The client's own id where it is fit to be logged, else a new one"))
@@ -99,15 +111,26 @@ fn describe_aliases(document: &mut Document) {
     }
 }
 
+/// Name, media type and description of the errors of a dialect.
+fn words_of(dialect: Dialect) -> (&'static str, &'static str, &'static str) {
+    match dialect {
+        Dialect::Problem => (PROBLEM, PROBLEM_JSON, "A problem"),
+        Dialect::OpenAi => ("OpenAiError", "application/json", "An error as OpenAI's clients read it"),
+        Dialect::Tei => {
+            ("TeiError", "application/json", "An error as the clients of text-embeddings-inference read it")
+        }
+    }
+}
+
 /// What every operation may answer besides its own.
-fn describe_replies(operation: &mut Operation) {
+fn describe_replies(operation: &mut Operation, dialect: Dialect) {
     for reply in operation.responses.responses.values_mut() {
         if let RefOr::T(reply) = reply {
             reply.headers.insert(REQUEST_ID_HEADER.to_owned(), request_id());
         }
     }
     for range in ["4XX", "5XX"] {
-        let problem = RefOr::Ref(Ref::from_response_name(PROBLEM));
+        let problem = RefOr::Ref(Ref::from_response_name(words_of(dialect).0));
         operation.responses.responses.entry(range.to_owned()).or_insert(problem);
     }
 }

@@ -1,4 +1,7 @@
-//! Errors as RFC 9457 `application/problem+json`: the one place where an error becomes HTTP.
+//! Errors as RFC 9457 `application/problem+json`: the one place where an error becomes HTTP. Routes of other servers answer
+//! with the same problem in those servers' words, [`dialect`].
+
+pub(crate) mod dialect;
 
 use std::{any::Any, error::Error, fmt};
 
@@ -104,6 +107,14 @@ problem_types! {
     UnsupportedMediaType = "unsupported-media-type", "The body is not sent as JSON", UNSUPPORTED_MEDIA_TYPE;
     /// Fields of the body are wrong; `errors` names each.
     InvalidInput = "invalid-input", "The input is not valid", UNPROCESSABLE_ENTITY;
+    /// The body says something else than the query parameters do.
+    Contradiction = "contradiction", "The body contradicts the query", UNPROCESSABLE_ENTITY;
+    /// The body has fields of two formats.
+    AmbiguousBody = "ambiguous-body", "The body could be of two formats", UNPROCESSABLE_ENTITY;
+    /// The body has no text.
+    EmptyInput = "empty-input", "There is nothing to score", UNPROCESSABLE_ENTITY;
+    /// Something that another server does and this one does not.
+    NotSupported = "not-supported", "This is not supported", UNPROCESSABLE_ENTITY;
     /// The body names a model that is not registered.
     UnknownModel = "unknown-model", "There is no such model", UNPROCESSABLE_ENTITY;
     /// No reward can be learned from the examples of a person the body names: those have to change first, so it is no fault
@@ -171,6 +182,13 @@ impl InputFault {
             detail: detail.to_string(),
             type_uri: kind.uri(),
         }
+    }
+
+    /// The same fault of a query parameter.
+    #[must_use]
+    pub(crate) fn of_parameter(mut self, name: &'static str) -> Self {
+        (self.pointer, self.parameter) = (None, Some(name));
+        self
     }
 
     /// What the backbone says of a text.
@@ -277,6 +295,17 @@ impl Problem {
         Self { faults, ..Self::new(ProblemType::InvalidInput).detail(detail) }
     }
 
+    /// A problem of some kind with parts of the request.
+    pub(crate) fn of_faults(kind: ProblemType, mut faults: Vec<InputFault>) -> Self {
+        faults.truncate(MAX_LISTED);
+        Self { faults, ..Self::new(kind) }
+    }
+
+    /// A problem of some kind with one part of the body.
+    pub(crate) fn of_part(kind: ProblemType, pointer: &str, detail: impl fmt::Display) -> Self {
+        Self::of_faults(kind, vec![InputFault::of(kind, pointer, detail)])
+    }
+
     /// A model that the body names and nobody knows.
     pub(crate) fn unknown_model(detail: impl fmt::Display) -> Self {
         let fault = InputFault::of(ProblemType::UnknownModel, "/model", detail);
@@ -351,6 +380,7 @@ impl Problem {
         let (status, retry_after_s) = (self.kind.status(), self.retry_after_s);
         let told = Told { kind: self.kind, detail: self.told(), retry_after_s };
         metrics::problem(self.kind);
+        let problem = self.clone();
         let members = ProblemBody {
             type_uri: self.kind.uri(),
             title: self.kind.title(),
@@ -368,6 +398,7 @@ impl Problem {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(told);
+        response.extensions_mut().insert(problem);
         response
     }
 

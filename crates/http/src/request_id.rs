@@ -14,6 +14,10 @@ pub(crate) const REQUEST_ID_HEADER: &str = "x-request-id";
 
 const MAX_LEN: usize = 128;
 
+/// The id of a request, for handlers.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub HeaderValue);
+
 /// The client's own id where it is fit to be logged, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fit = |value: &&HeaderValue| {
@@ -39,7 +43,7 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Puts the request in a span with its id and repeats the id in the reply.
-pub(crate) async fn identify(request: Request, next: Next) -> Response {
+pub(crate) async fn identify(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
     let span = tracing::info_span!(
@@ -53,6 +57,7 @@ pub(crate) async fn identify(request: Request, next: Next) -> Response {
     if let Some(trace) = trace_id(request.headers()) {
         span.record("trace.id", trace);
     }
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
     span.record("status", response.status().as_u16());
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "answered"));

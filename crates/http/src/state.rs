@@ -63,6 +63,7 @@ pub struct AppState {
     measurer: Measurer,
     people: Arc<People>,
     access: Access,
+    clock: Arc<dyn Clock>,
     registry: Arc<ModelRegistry>,
     backbone: Backbone,
     limits: Arc<Limits>,
@@ -98,7 +99,7 @@ impl AppState {
         };
         let users = {
             let (registry, backbone, people) = with();
-            Users::new(registry, backbone, people, clock)
+            Users::new(registry, backbone, people, Arc::clone(&clock))
         };
         let measurer = Measurer::new(Arc::clone(&registry), Arc::clone(&people), scorer.clone(), measuring);
         Self {
@@ -109,6 +110,7 @@ impl AppState {
             measurer,
             people,
             access,
+            clock,
             registry,
             backbone,
             admission: Admission::new(&limits),
@@ -143,6 +145,7 @@ parts! {
     users: Users,
     people: Arc<People>,
     access: Access,
+    clock: Arc<dyn Clock>,
     registry: Arc<ModelRegistry>,
     backbone: Backbone,
     limits: Arc<Limits>,

@@ -123,6 +123,7 @@ impl Asker {
             embedded,
             faults,
             scale: RewardScale::Raw,
+            also: None,
             panel: Panel::of([state]),
             aggregates: None,
             wanted,

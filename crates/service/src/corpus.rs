@@ -113,6 +113,10 @@ pub fn name_of(prompt: &Prompt, response: &str) -> u64 {
             hasher.update([0]);
             part(&mut hasher, text);
         }
+        Prompt::Raw(text) => {
+            hasher.update([2]);
+            part(&mut hasher, text);
+        }
         Prompt::Chat(messages) => {
             hasher.update([1]);
             for message in messages {

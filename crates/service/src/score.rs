@@ -152,6 +152,8 @@ pub struct ScoreQuery {
     pub work: Work,
     /// On which scale.
     pub scale: RewardScale,
+    /// On which other scale, too.
+    pub also: Option<RewardScale>,
     /// What becomes of texts longer than the window.
     pub overflow: Overflow,
     /// Whether good items are answered beside bad ones.
@@ -218,6 +220,8 @@ pub struct AudienceScore {
     pub preference: Option<(f64, f64)>,
     /// `[group][response]`: the mean of each group's members, where several groups were asked for.
     pub groups: Vec<Vec<f64>>,
+    /// Standard deviation among the members of the reward of each response.
+    pub spreads: Vec<f64>,
 }
 
 /// What became of a pair or an item.
@@ -227,6 +231,8 @@ pub struct Answer<T> {
     pub scores: Vec<T>,
     /// Whether a text was cut to the backbone's window.
     pub truncated: bool,
+    /// Tokens that were read of it; those of a text that stands in it twice count twice.
+    pub tokens: usize,
 }
 
 /// A result per pair or item, in the order of the request.
@@ -301,6 +307,8 @@ pub struct ScoreOutcome {
     pub state_version: StateVersion,
     /// The results.
     pub results: Scored,
+    /// The same on the other scale, where the query asks for one.
+    pub also: Option<Scored>,
     /// What it cost.
     pub usage: Usage,
     /// Rewards in it.
@@ -482,10 +490,11 @@ impl Scorer {
         let model = Arc::clone(self.registry.registered().find(query.model.as_ref())?);
         let plan = Plan::of(&query.work, model.head.text_forms());
         let responses = plan.rows.len();
-        let each = match query.scale {
+        let each_on = |scale: RewardScale| match scale {
             RewardScale::WinRate => 1 + model.reference_features.nrows() / Self::REFERENCES_A_REWARD,
             RewardScale::Raw | RewardScale::Standard => 1,
         };
+        let each = each_on(query.scale) + query.also.map_or(0, each_on);
         // Whoever asks for too much is told before a state is derived or a text embedded.
         let people = self.asked(tenant, &query.whose, self.max_rewards / (responses * each).max(1) + 1);
         let people = within(query.deadline, people).await??;
@@ -495,8 +504,12 @@ impl Scorer {
             return Err(ScoreError::TooManyRewards { rewards, each, limit: self.max_rewards });
         }
         let state_len = model.head.population().mean().len();
-        let of_references = Judge { model: &model, scale: query.scale }.reference_cells(responses);
-        let cells = people.len().max(1).saturating_mul(responses + state_len).saturating_add(of_references);
+        // One scale is done with before the other's turn comes; what it gave is kept.
+        let scales = [Some(query.scale), query.also];
+        let kept = responses * scales.iter().flatten().count();
+        let of_references = |scale| Judge { model: &model, scale }.reference_cells(responses);
+        let of_references = scales.into_iter().flatten().map(of_references).max().unwrap_or(0);
+        let cells = people.len().max(1).saturating_mul(kept + state_len).saturating_add(of_references);
         let room = HeldRoom { _units: self.room.take(cells).ok_or(ScoreError::NoRoom)? };
 
         let resolved = self.people.resolve(tenant, &model, people, query.deadline).await?;
@@ -519,6 +532,7 @@ impl Scorer {
             embedded,
             faults,
             scale: query.scale,
+            also: query.also,
             panel: match query.whose {
                 Whose::Population => Panel::of([None]),
                 _ => Panel::of(people.into_iter().map(|one| one.state)),
@@ -531,7 +545,7 @@ impl Scorer {
         };
         // The room goes with it, since a task is not broken off at once when its caller leaves.
         let (results, room) = aside(move || (task.run(), room)).await?;
-        let results = results?;
+        let (results, also) = results?;
         ::metrics::histogram!(metrics::HEAD_SECONDS).record(started.elapsed());
         ::metrics::counter!(metrics::REWARDS_TOTAL).increment(responses as u64);
         Ok(ScoreOutcome {
@@ -540,6 +554,7 @@ impl Scorer {
             seen,
             state_version,
             results,
+            also,
             usage,
             rewards,
             room: Some(room),

@@ -103,6 +103,7 @@ impl Scorer {
             whose,
             work,
             scale,
+            also: None,
             overflow,
             partial: false,
             deadline,

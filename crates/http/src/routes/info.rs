@@ -25,6 +25,16 @@ pub(crate) struct InfoReply {
     limits: LimitsReply,
     embedding_cache: CacheReply,
     queue: QueueReply,
+    /// The default model once more, for clients of text-embeddings-inference, as are the members after it.
+    model_id: Option<String>,
+    /// Tokens of a prompt with its response.
+    max_input_length: usize,
+    /// Texts in one request.
+    max_client_batch_size: usize,
+    /// Requests answered at once.
+    max_concurrent_requests: usize,
+    /// Whether texts too long are cut where a request does not say.
+    auto_truncate: bool,
 }
 
 /// The frozen encoder.
@@ -128,12 +138,18 @@ pub(crate) async fn info(
     State(measurer): State<Measurer>,
 ) -> Json<InfoReply> {
     let registered = registry.registered();
+    let default_model = registered.default_model().map(|model| model.reference.to_string());
     Json(InfoReply {
         name: "polyreward",
         version: env!("CARGO_PKG_VERSION"),
         backbone: backbone.info().into(),
         models: registered.models().map(|model| model.reference.to_string()).collect(),
-        default_model: registered.default_model().map(|model| model.reference.to_string()),
+        model_id: default_model.clone(),
+        max_input_length: backbone.info().max_tokens,
+        max_client_batch_size: limits.max_batch,
+        max_concurrent_requests: limits.max_in_flight,
+        auto_truncate: true,
+        default_model,
         limits: LimitsReply {
             max_batch: limits.max_batch,
             max_tokens: backbone.info().max_tokens,

@@ -9,7 +9,7 @@ mod info;
 mod metrics;
 mod models;
 mod ready;
-mod score;
+pub(crate) mod score;
 mod tournament;
 mod users;
 
@@ -28,7 +28,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::authorize,
-    dashboard, headers,
+    compat, dashboard, headers,
     limits::{Admission, Limits, admit},
     metrics as request_metrics,
     problem::{self, Problem, ProblemType},
@@ -37,14 +37,20 @@ use crate::{
 };
 
 /// Other paths of a route, for probes and clients that know another server.
-pub(crate) const ALIASES: [(&str, &str); 6] = [
+pub(crate) const ALIASES: [(&str, &str); 9] = [
     ("/livez", "/health"),
     ("/ping", "/health"),
     ("/readyz", "/ready"),
+    ("/v1/classify", "/classify"),
+    ("/v1/rerank", "/rerank"),
     ("/v1/score", "/score"),
     ("/v2/health/live", "/health"),
     ("/v2/health/ready", "/ready"),
+    ("/v2/rerank", "/rerank"),
 ];
+
+/// Probes among them, which answer however busy the server is.
+const PROBES: [&str; 2] = ["/health", "/ready"];
 
 /// Routes that answer however busy the server is.
 pub(crate) fn probes() -> OpenApiRouter<AppState> {
@@ -59,6 +65,15 @@ pub(crate) fn bounded() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .routes(routes!(score::score))
         .routes(routes!(tournament::tournament))
+        .routes(routes!(compat::openrlhf::get_reward))
+        .routes(routes!(compat::slime::rm))
+        .routes(routes!(compat::classify::classify))
+        .routes(routes!(compat::vllm::pooling))
+        .routes(routes!(compat::rerank::rerank))
+        .routes(routes!(compat::sglang::embeddings))
+        .routes(routes!(compat::tei::predict))
+        .routes(routes!(compat::tei::embed))
+        .routes(routes!(compat::nim::chat_completions))
         .routes(routes!(users::list))
         .routes(routes!(users::get, users::put, users::erase))
         .routes(routes!(users::examples::list, users::examples::add))
@@ -83,12 +98,14 @@ fn aliases(bounded: bool) -> Router<AppState> {
             "/health" => get(health::health),
             "/ready" => get(ready::ready),
             "/score" => post(score::score),
+            "/classify" => post(compat::classify::classify),
+            "/rerank" => post(compat::rerank::rerank),
             other => unreachable!("{other} has no alias"),
         }
     };
     ALIASES
         .iter()
-        .filter(|(_, target)| bounded == (*target == "/score"))
+        .filter(|(_, target)| bounded != PROBES.contains(target))
         .fold(Router::new(), |router, (alias, target)| router.route(alias, handler(target)))
 }
 
@@ -121,7 +138,7 @@ pub fn router(state: AppState) -> Router {
     with_envelope(routes, state.readiness()).with_state(state)
 }
 
-/// What every request passes on its way, from outside: id, metrics, headers, panics.
+/// What every request passes on its way, from outside: id, metrics, headers, the words of errors, panics.
 pub(crate) fn with_envelope<S>(routes: Router<S>, readiness: &Readiness) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -131,6 +148,7 @@ where
             .layer(from_fn(request_id::identify))
             .layer(from_fn(request_metrics::measure))
             .layer(from_fn_with_state(readiness.clone(), headers::add))
+            .layer(from_fn(problem::dialect::translate))
             .layer(CatchPanicLayer::custom(problem::panicked)),
     )
 }

@@ -12,6 +12,7 @@ use polyreward_service::Clock;
 use serde_json::{Value, json};
 
 use crate::{
+    compat::shared::body_of,
     fixture::{Reply, Server, StandingClock, request},
     people::{TEXTS, body, people},
 };
@@ -26,7 +27,7 @@ pub enum Needs {
 
 use Needs::{AnyKey, Nothing, One};
 
-pub const EXPECTED: [(&str, &str, Needs); 33] = [
+pub const EXPECTED: [(&str, &str, Needs); 45] = [
     ("GET", "/", One(Scope::Read)),
     ("GET", "/accuracy", One(Scope::Read)),
     ("GET", "/accuracy/shots", One(Scope::Read)),
@@ -35,6 +36,7 @@ pub const EXPECTED: [(&str, &str, Needs); 33] = [
     ("GET", "/dashboard/users/{user_id}", One(Scope::Read)),
     ("GET", "/docs", Nothing),
     ("POST", "/evaluate", One(Scope::Score)),
+    ("POST", "/get_reward", One(Scope::Score)),
     ("GET", "/groups", One(Scope::Read)),
     ("GET", "/health", Nothing),
     ("GET", "/info", AnyKey),
@@ -47,6 +49,17 @@ pub const EXPECTED: [(&str, &str, Needs); 33] = [
     ("GET", "/ping", Nothing),
     ("GET", "/ready", Nothing),
     ("GET", "/readyz", Nothing),
+    ("POST", "/rm", One(Scope::Score)),
+    ("POST", "/classify", One(Scope::Score)),
+    ("POST", "/v1/classify", One(Scope::Score)),
+    ("POST", "/pooling", One(Scope::Score)),
+    ("POST", "/rerank", One(Scope::Score)),
+    ("POST", "/v1/rerank", One(Scope::Score)),
+    ("POST", "/v2/rerank", One(Scope::Score)),
+    ("POST", "/v1/embeddings", One(Scope::Score)),
+    ("POST", "/v1/chat/completions", One(Scope::Score)),
+    ("POST", "/predict", One(Scope::Score)),
+    ("POST", "/embed", One(Scope::Score)),
     ("POST", "/score", One(Scope::Score)),
     ("POST", "/tournament", One(Scope::Score)),
     ("GET", "/users", One(Scope::Read)),
@@ -66,6 +79,7 @@ pub const EXPECTED: [(&str, &str, Needs); 33] = [
 pub fn to(method: &str, path: &str) -> Request<Body> {
     let body = match (method, path) {
         ("POST", "/score" | "/v1/score") => body(&json!({"user_id": "ada"})),
+        ("POST", other) if body_of(other).is_some() => body_of(other).unwrap(),
         ("POST", "/users/{user_id}/queries") => {
             json!({"pairs": [{"prompt": "", "response_a": TEXTS[0], "response_b": TEXTS[1]}]})
         }
@@ -94,11 +108,12 @@ async fn ask(server: &Server, method: &str, path: &str, key: Option<&str>) -> Re
     server.send(request).await
 }
 
-/// That a route refuses, in the form that it has for that: a problem, or a page for people. Its problem, where it is one.
+/// That a route refuses, in the form that it has for that: a problem, another server's error, or a page for people. What it
+/// says, unless it is a page.
 #[track_caller]
-pub fn refused(reply: &Reply, path: &str, status: u16, kind: &str) -> Option<Value> {
+pub fn refused(reply: &Reply, path: &str, status: u16, kind: &str) -> Option<String> {
     if path != "/" && !path.starts_with("/dashboard/") {
-        return Some(reply.problem(status, kind));
+        return Some(reply.refusal(status, kind));
     }
     assert_eq!(reply.status.as_u16(), status, "{path}");
     assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
@@ -166,10 +181,10 @@ async fn every_route_answers_those_whose_key_allows_it_and_nobody_else() {
             if needs == AnyKey || needs == One(scope) {
                 assert!(is_let_in(&reply) && reply.status.is_success(), "{what} {scope}: {}", reply.text());
             } else {
-                let problem = refused(&reply, path, 403, "forbidden");
+                let refusal = refused(&reply, path, 403, "forbidden");
                 let Needs::One(needed) = needs else { unreachable!("any key was let in") };
                 let detail = format!("the key lacks the scope {needed}");
-                assert!(problem.is_none_or(|problem| problem["detail"] == detail), "{what}");
+                assert!(refusal.is_none_or(|refusal| refusal.contains(&detail)), "{what}");
             }
         }
     }

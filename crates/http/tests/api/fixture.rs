@@ -403,6 +403,34 @@ impl Reply {
         problem
     }
 
+    /// What an error says, in whichever words it is.
+    #[track_caller]
+    pub fn refusal(&self, status: u16, kind: &str) -> String {
+        let json = self.json();
+        if self.header("content-type") == "application/problem+json" {
+            self.problem(status, kind);
+            return json["detail"].as_str().unwrap_or_default().to_owned();
+        }
+        assert_eq!(
+            (self.status.as_u16(), self.header("content-type")),
+            (status, "application/json"),
+            "{json}"
+        );
+        assert!(!self.header("x-request-id").is_empty());
+        if status == 503 {
+            assert!(self.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{json}");
+        }
+        let message = if json["error"].is_object() {
+            assert_eq!(json["error"]["code"], status, "{json}");
+            assert!(json["error"]["type"].is_string(), "{json}");
+            &json["error"]["message"]
+        } else {
+            assert!(json["error_type"].is_string(), "{json}");
+            &json["error"]
+        };
+        message.as_str().expect("a message").to_owned()
+    }
+
     /// The pointers of a problem with the input.
     #[track_caller]
     pub fn pointers(&self, status: u16, kind: &str) -> Vec<String> {

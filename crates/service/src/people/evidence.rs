@@ -205,6 +205,10 @@ pub(crate) fn content_id(comparison: &Comparison) -> polyreward_domain::ExampleI
             part("text");
             part(text);
         }
+        Prompt::Raw(text) => {
+            part("raw");
+            part(text);
+        }
         Prompt::Chat(messages) => {
             part("chat");
             part(&messages.len().to_string());

@@ -15,6 +15,9 @@ pub(super) struct Tally {
     /// Their sum.
     people: f64,
     sums: Vec<f64>,
+    /// Sums of squares around the first person's.
+    squares: Vec<f64>,
+    origins: Option<Vec<f64>>,
     least: Vec<f64>,
     /// `[states, R]`, where an aggregate needs all of them.
     values: Option<Array2<f64>>,
@@ -46,6 +49,8 @@ impl Tally {
             people: counts.iter().sum::<usize>() as f64,
             counts: counts.to_vec(),
             sums: vec![0.0; responses],
+            squares: vec![0.0; responses],
+            origins: None,
             least: vec![f64::INFINITY; responses],
             values,
             shares: vec![0.0; responses],
@@ -67,7 +72,9 @@ impl Tally {
     ) {
         for (row, values) in rewards.value.rows().into_iter().enumerate() {
             let count = self.counts[first + row] as f64;
+            let origins = self.origins.get_or_insert_with(|| values.to_vec());
             for (at, value) in values.iter().enumerate() {
+                self.squares[at] += count * (value - origins[at]).powi(2);
                 self.sums[at] += count * value;
                 self.least[at] = self.least[at].min(*value);
                 self.finite[at] &= value.is_finite();
@@ -133,8 +140,21 @@ impl Tally {
             .map(|how| (*how, (first..first + len).map(|at| self.aggregate(*how, at)).collect::<Vec<f64>>()))
             .collect();
         let ranking = aggregates.first().map(|(_, values)| ranking(values)).unwrap_or_default();
-        let preference = pair.map(|pair| self.preference(pair));
-        AudienceScore { aggregates, ranking, preference, groups: Vec::new() }
+        AudienceScore {
+            aggregates,
+            ranking,
+            preference: pair.map(|pair| self.preference(pair)),
+            groups: Vec::new(),
+            spreads: (first..first + len).map(|at| self.spread(at)).collect(),
+        }
+    }
+
+    /// How far the members' rewards lie from their mean.
+    fn spread(&self, at: usize) -> f64 {
+        let origin = self.origins.as_ref().map_or(0.0, |origins| origins[at]);
+        let mean = self.sums[at] / self.people - origin;
+        // Rounding may leave a little less than nothing.
+        (self.squares[at] / self.people - mean * mean).max(0.0).sqrt()
     }
 
     fn aggregate(&self, how: Aggregate, at: usize) -> f64 {
@@ -200,6 +220,8 @@ mod tests {
         // Sorted -9, .5, 1, 1, 1: a fifth of the way from the first to the last lies at .8 between the first two.
         assert!(near(of(Aggregate::P20), &[-9.0 + 0.8 * 9.5, 0.0]));
         assert!(near(of(Aggregate::Share), &[0.7, 0.3]));
+        // 1, 1, 1, 0.5, -9 lie around -1.1 with a mean square of 15.64; 0, 0, 0, 0.5, 0 around 0.1 with 0.04.
+        assert!(near(&score.spreads, &[15.64_f64.sqrt(), 0.2]));
         assert_eq!(tally.not_finite((0, 2), None), None);
     }
 

@@ -83,10 +83,14 @@ fn entry(
     rule: Welfare,
 ) -> Result<Answer<AudienceScore>, Fault> {
     let mut groups = Vec::with_capacity(row.len());
-    let (mut shares, mut preferences, mut truncated) = (Vec::new(), Vec::new(), false);
+    let (mut shares, mut spreads, mut preferences) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut truncated, mut tokens) = (false, 0);
     for answer in row {
-        let Answer { mut scores, truncated: cut } = answer?;
-        let AudienceScore { aggregates, preference, .. } = scores.remove(0);
+        // The texts are the same for each group, and so are their tokens.
+        let Answer { mut scores, truncated: cut, tokens: read } = answer?;
+        tokens = read;
+        let AudienceScore { aggregates, preference, spreads: of_group, .. } = scores.remove(0);
+        spreads.push(of_group);
         truncated |= cut;
         preferences.extend(preference);
         for (how, numbers) in aggregates {
@@ -115,7 +119,17 @@ fn entry(
         .collect();
     let ranking = aggregates.first().map(|(_, values)| ranking(values)).unwrap_or_default();
     let preference = (!preferences.is_empty()).then(|| mean_preference(&preferences, weights));
-    Ok(Answer { scores: vec![AudienceScore { aggregates, ranking, preference, groups }], truncated })
+    let spread = |at: usize| spread(column(&groups, at).view(), column(&spreads, at).view(), weights);
+    let spreads = (0..responses).map(spread).collect();
+    let score = AudienceScore { aggregates, ranking, preference, groups, spreads };
+    Ok(Answer { scores: vec![score], truncated, tokens })
+}
+
+/// How far members lie from the mean of all groups, given how far those of each lie from its own.
+fn spread(means: ArrayView1<'_, f64>, spreads: ArrayView1<'_, f64>, weights: ArrayView1<'_, f64>) -> f64 {
+    let mean = welfare::mean(means, weights);
+    let squares = means.iter().zip(spreads).zip(weights);
+    squares.map(|((own, spread), weight)| weight * (spread * spread + (own - mean).powi(2))).sum::<f64>().sqrt()
 }
 
 /// The weighted mean of preferences, each with its deviation. What is added up changes its sign exactly when the pair is
@@ -161,8 +175,14 @@ mod tests {
         preference: Option<(f64, f64)>,
     ) -> Result<Answer<AudienceScore>, Fault> {
         let aggregates = vec![(Aggregate::Mean, means.to_vec()), (Aggregate::Share, shares.to_vec())];
-        let score = AudienceScore { aggregates, ranking: vec![0, 1], preference, groups: Vec::new() };
-        Ok(Answer { scores: vec![score], truncated: false })
+        let score = AudienceScore {
+            aggregates,
+            ranking: vec![0, 1],
+            preference,
+            groups: Vec::new(),
+            spreads: vec![0.1, 0.0],
+        };
+        Ok(Answer { scores: vec![score], truncated: false, tokens: 7 })
     }
 
     #[test]
@@ -175,6 +195,9 @@ mod tests {
         for ((_, numbers), expected) in score.aggregates.iter().zip(expected) {
             assert!(numbers.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{numbers:?}");
         }
+        // Between groups, and within them.
+        let spread = (0.75 * 0.175_f64.powi(2) + 0.25 * 0.525_f64.powi(2) + 0.01).sqrt();
+        assert!((score.spreads[0] - spread).abs() < 1e-12 && answer.tokens == 7, "{:?}", score.spreads);
         // By the first rule, which serves the group that is worse off.
         assert_eq!((score.ranking.as_slice(), score.groups.len()), ([1, 0].as_slice(), 2));
     }

@@ -58,6 +58,7 @@ impl Scorer {
             embedded,
             faults,
             scale: RewardScale::Raw,
+            also: None,
             panel: Panel::of(places.into_iter().map(|at| states[at].clone())),
             aggregates: None,
             wanted,

@@ -56,7 +56,7 @@ impl Plan {
         known: &mut Known<'a>,
     ) {
         let first = self.rows.len();
-        let prompt_at = number(&mut known.prompts, &**prompt);
+        let prompt_at = known.prompt(prompt);
         for response in responses {
             let response_at = number(&mut known.responses, &**response);
             let row = self.forms.iter().map(|form| {
@@ -137,6 +137,12 @@ impl Plan {
         model.head.features(&texts)
     }
 
+    /// Tokens of a group's texts.
+    pub fn tokens(&self, (first, len): (usize, usize), embedded: &[Result<Embedded, InputError>]) -> usize {
+        let texts = self.rows[first..first + len].iter().flatten();
+        texts.filter_map(|input| embedded[*input].as_ref().ok()).map(|text| text.tokens).sum()
+    }
+
     pub fn truncated(&self, group: (usize, usize), embedded: &[Result<Embedded, InputError>]) -> bool {
         self.rows[group.0..group.0 + group.1]
             .iter()
@@ -149,8 +155,17 @@ impl Plan {
 #[derive(Default)]
 struct Known<'a> {
     prompts: HashMap<&'a Prompt, usize>,
+    /// The same by where they are: one that many items share is hashed once.
+    places: HashMap<*const Prompt, usize>,
     responses: HashMap<&'a str, usize>,
     inputs: HashMap<(TextForm, Option<usize>, Option<usize>), usize>,
+}
+
+impl<'a> Known<'a> {
+    fn prompt(&mut self, prompt: &'a Arc<Prompt>) -> usize {
+        let prompts = &mut self.prompts;
+        *self.places.entry(Arc::as_ptr(prompt)).or_insert_with(|| number(prompts, &**prompt))
+    }
 }
 
 /// The number of a text, the next free one where it is new.
@@ -193,6 +208,11 @@ mod tests {
         let work = Work::Items(vec![Item { prompt: text(&"fish ".repeat(1 << 20)), responses }]);
         let started = Instant::now();
         let plan = Plan::of(&work, TextForms::only(TextForm::PromptResponse));
+        assert_eq!(plan.inputs.len(), 1024);
+        let prompt = text(&"fish ".repeat(1 << 20));
+        let item = |n: usize| Item { prompt: Arc::clone(&prompt), responses: vec![n.to_string().into()] };
+        let plan =
+            Plan::of(&Work::Items((0..1024).map(item).collect()), TextForms::only(TextForm::PromptResponse));
         assert_eq!(plan.inputs.len(), 1024);
         // 5 MiB, against the 5 GiB that take many seconds to read.
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());

@@ -82,6 +82,8 @@ pub(crate) struct Task {
     pub embedded: Vec<Result<Embedded, InputError>>,
     pub faults: Vec<Option<Fault>>,
     pub scale: RewardScale,
+    /// On which scale everything is wanted once more.
+    pub also: Option<RewardScale>,
     pub panel: Panel,
     /// What an audience is reduced to.
     pub aggregates: Option<(Vec<Aggregate>, Welfare)>,
@@ -120,12 +122,21 @@ fn in_parallel<T: Send>(blocks: &[&[&UserState]], judge: impl Fn(&[&UserState]) 
 }
 
 impl Task {
-    pub fn run(mut self) -> Result<Scored, TaskError> {
+    /// The results, and those on the other scale.
+    pub fn run(mut self) -> Result<(Scored, Option<Scored>), TaskError> {
         self.wanted.check()?;
         let features = self.features()?;
-        match self.aggregates.take() {
-            Some((aggregates, welfare)) => self.together(features.view(), &aggregates, welfare),
-            None => self.each(features.view()),
+        let results = self.on_its_scale(features.view())?;
+        let Some(also) = self.also.take() else { return Ok((results, None)) };
+        self.scale = also;
+        let also = self.on_its_scale(features.view())?;
+        Ok((results, Some(also)))
+    }
+
+    fn on_its_scale(&self, features: ArrayView2<'_, f32>) -> Result<Scored, TaskError> {
+        match &self.aggregates {
+            Some((aggregates, welfare)) => self.together(features, aggregates, *welfare),
+            None => self.each(features),
         }
     }
 
@@ -313,7 +324,11 @@ impl Task {
             if let Some(bad) = bad(at, *group) {
                 return Err(not_finite(at, self.plan.part(bad)));
             }
-            Ok(Answer { scores: scores(at, *group), truncated: self.plan.truncated(*group, &self.embedded) })
+            Ok(Answer {
+                scores: scores(at, *group),
+                truncated: self.plan.truncated(*group, &self.embedded),
+                tokens: self.plan.tokens(*group, &self.embedded),
+            })
         };
         self.faults.iter().zip(&self.plan.groups).enumerate().map(answer).collect()
     }

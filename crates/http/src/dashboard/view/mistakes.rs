@@ -64,7 +64,7 @@ pub(crate) fn of(mistakes: &[Mistake], may_read_text: bool) -> Mistakes {
 /// The texts of a comparison, cut to what fits.
 pub(crate) fn texts(prompt: &Prompt, chosen: &str, rejected: &str) -> Texts {
     let prompt = match prompt {
-        Prompt::Text(text) => text.clone(),
+        Prompt::Text(text) | Prompt::Raw(text) => text.clone(),
         Prompt::Chat(messages) => {
             let turns = messages.iter().map(|turn| format!("{}: {}", turn.role, turn.content));
             turns.collect::<Vec<_>>().join("\n")

@@ -221,7 +221,7 @@ pub(crate) struct UsageReply {
 }
 
 /// The versions that, with the text, decide a score.
-pub(super) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
+pub(crate) fn version_headers(outcome: &ScoreOutcome) -> HeaderMap {
     version_headers_of(&outcome.model, outcome.state_version)
 }
 
@@ -294,7 +294,7 @@ fn each<T>(
 }
 
 /// Rewards are computed in single precision; in it they are written shortest, and read back the same.
-fn single(number: f64, at: usize, part: Part) -> Result<f32, Fault> {
+pub(crate) fn single(number: f64, at: usize, part: Part) -> Result<f32, Fault> {
     let single = number as f32;
     if single.is_finite() { Ok(single) } else { Err(Fault { at, part, error: InputError::NotFinite }) }
 }
@@ -317,7 +317,7 @@ fn probability(number: f64, at: usize) -> Result<f64, Fault> {
 impl ResultReply {
     fn pair(
         at: usize,
-        Answer { scores, truncated }: Answer<PairScore>,
+        Answer { scores, truncated, .. }: Answer<PairScore>,
         several: bool,
     ) -> Result<Self, Fault> {
         let mut all = PairOfUsersReply {
@@ -347,7 +347,7 @@ impl ResultReply {
 
     fn item(
         at: usize,
-        Answer { scores, truncated }: Answer<ItemScore>,
+        Answer { scores, truncated, .. }: Answer<ItemScore>,
         several: bool,
     ) -> Result<Self, Fault> {
         let mut users = Vec::with_capacity(scores.len());
@@ -376,7 +376,10 @@ impl ResultReply {
         Ok(Self::ItemOfUsers(all))
     }
 
-    fn audience(at: usize, Answer { mut scores, truncated }: Answer<AudienceScore>) -> Result<Self, Fault> {
+    fn audience(
+        at: usize,
+        Answer { mut scores, truncated, .. }: Answer<AudienceScore>,
+    ) -> Result<Self, Fault> {
         let score = scores.remove(0);
         let part = if score.preference.is_some() { side } else { Part::Response };
         let mut aggregates = AggregatesReply::default();
@@ -422,7 +425,7 @@ mod tests {
     use super::*;
 
     fn answer<T>(score: T) -> Answer<T> {
-        Answer { scores: vec![score], truncated: false }
+        Answer { scores: vec![score], truncated: false, tokens: 0 }
     }
 
     #[test]
@@ -439,6 +442,7 @@ mod tests {
             aggregates: Vec::new(),
             ranking: Vec::new(),
             preference: Some((f64::NAN, 0.1)),
+            spreads: Vec::new(),
         };
         assert_eq!(ResultReply::audience(0, answer(audience)).unwrap_err().part, Part::ResponseA);
     }
@@ -450,6 +454,7 @@ mod tests {
             aggregates: vec![(Aggregate::Mean, vec![0.0, 1e300])],
             ranking: vec![1, 0],
             preference,
+            spreads: Vec::new(),
         };
         let part = |preference| ResultReply::audience(0, answer(audience(preference))).unwrap_err().part;
         assert_eq!(part(Some((0.5, 0.1))), Part::ResponseB);

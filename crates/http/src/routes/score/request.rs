@@ -144,14 +144,18 @@ impl Places {
 
     /// The service's error as this request's.
     pub fn problem(&self, error: ScoreError) -> Problem {
-        let whose = |asked| match asked {
-            Asked::User => "/user_id".to_owned(),
-            Asked::Users(at) => format!("/user_ids/{at}"),
-            Asked::Audience => place_of(None),
-            Asked::Group(at) => place_of(Some(at)),
-        };
-        score_problem(error, |fault| self.fault(fault), whose)
+        problem_of(error, |fault| self.fault(fault))
     }
+}
+
+/// The service's error as that of a request which has its texts where `place` says, and the people where `/score` has them.
+pub(crate) fn problem_of(error: ScoreError, place: impl Fn(&Fault) -> InputFault) -> Problem {
+    score_problem(error, place, |asked| match asked {
+        Asked::User => "/user_id".to_owned(),
+        Asked::Users(at) => format!("/user_ids/{at}"),
+        Asked::Audience => place_of(None),
+        Asked::Group(at) => place_of(Some(at)),
+    })
 }
 
 /// Where a group stands: the audience's only one, or one of several.
@@ -242,6 +246,7 @@ impl ScoreRequest {
                     whose,
                     work: entries.work,
                     scale,
+                    also: None,
                     overflow: overflow.map_or(Overflow::default(), Into::into),
                     partial,
                     deadline: Some(deadline.0),

@@ -26,10 +26,11 @@ async fn evaluate(server: &Server, model: &str, comparisons: &[Value]) -> Value 
 
 /// People who prefer each text to the next one, or the other way round, and are not known here.
 fn strangers() -> Vec<Value> {
-    let of = |person: usize| {
-        let (name, country) = (format!("town/{person}"), if person % 2 == 0 { "UK" } else { "US" });
+    let of = |person: u32| {
+        let is_even = person.is_multiple_of(2);
+        let (name, country) = (format!("town/{person}"), if is_even { "UK" } else { "US" });
         TEXTS.windows(2).map(move |pair| {
-            let [a, b] = if person % 2 == 0 { [pair[0], pair[1]] } else { [pair[1], pair[0]] };
+            let [a, b] = if is_even { [pair[0], pair[1]] } else { [pair[1], pair[0]] };
             labelled(&name, Some(country), a, b)
         })
     };

@@ -38,13 +38,13 @@ impl Somebody {
 
     /// With so many predictions, of which the first few are right, an hour apart.
     pub fn right(mut self, right: usize, of: usize) -> Self {
-        let made = |at: usize| Made {
-            preference: if at < right { 0.8 } else { 0.3 },
-            population_preference: if at % 2 == 0 { 0.6 } else { 0.4 },
-            baseline_preference: (at % 3 > 0).then_some(0.7),
-            at: BEGINNING + Duration::hours(at as i64),
+        let made = |at: u32| Made {
+            preference: if at < right as u32 { 0.8 } else { 0.3 },
+            population_preference: if at.is_multiple_of(2) { 0.6 } else { 0.4 },
+            baseline_preference: (!at.is_multiple_of(3)).then_some(0.7),
+            at: BEGINNING + Duration::hours(at.into()),
         };
-        self.predictions = (0..of).map(made).collect();
+        self.predictions = (0..of as u32).map(made).collect();
         self
     }
 }

@@ -38,7 +38,8 @@ async fn a_caller_who_leaves_a_question_leaves_a_connection_that_answers_the_nex
     let storage = PostgresStorage::connect(&database.url(), &PostgresOptions::default()).await.unwrap();
     let tenant = id("default");
     add_person(&storage, &tenant, "ada").await;
-    let asked = polyreward_storage::Predictions { model: crate::model(), span: Default::default() };
+    let asked =
+        polyreward_storage::Predictions { model: crate::model(), span: polyreward_storage::Span::default() };
     for polls in 0..40 {
         let mut asking = Box::pin(storage.person_sums(&tenant, &asked, &[]));
         for _ in 0..polls {

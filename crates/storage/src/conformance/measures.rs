@@ -136,6 +136,9 @@ pub async fn a_span_holds_its_first_moment_and_not_the_one_after_it(storage: &dy
     }
 }
 
+/// Attributes asked for, and what four people have of them.
+type Case<'a> = (&'a [&'a str], [&'a [Option<&'a str>]; 4]);
+
 pub async fn groups_are_the_values_asked_for_in_their_order(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let odd = "it's 100 % \\ _ \"odd\" 🙂";
@@ -154,7 +157,7 @@ pub async fn groups_are_the_values_asked_for_in_their_order(storage: &dyn Storag
         predicted(storage, &tenant, id, &[made(START)]).await;
     }
     let (uk, thirty, strange) = (Some("UK"), Some("30"), Some(odd));
-    let cases: [(&[&str], [&[Option<&str>]; 4]); 5] = [
+    let cases: [Case<'_>; 5] = [
         (&[], [&[], &[], &[], &[]]),
         (&["country"], [&[uk], &[None], &[uk], &[None]]),
         (&["country", "age"], [&[uk, thirty], &[None, thirty], &[uk, None], &[None, None]]),

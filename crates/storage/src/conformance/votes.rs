@@ -99,7 +99,7 @@ pub async fn pairs_come_in_the_order_of_their_digests_and_whole(storage: &dyn St
 
 pub async fn mistakes_come_with_the_worst_first(storage: &dyn Storage) {
     let tenant = TenantId::default();
-    let of = |preference, shot| Made { preference, shot, ..made(START) };
+    let of = |preference, shot| Made { shot, preference, ..made(START) };
     predicted(storage, &tenant, "bob", &[of(0.3, 0), of(0.1, 1)]).await;
     predicted(storage, &tenant, "ada", &[of(0.9, 0), of(0.3, 1), of(0.001, 2)]).await;
     let asked = predictions(Span::default());

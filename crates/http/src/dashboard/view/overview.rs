@@ -173,8 +173,8 @@ pub(crate) fn of(
         faults: Vec::new(),
         context: context(accuracy),
         links: Some(Links {
-            csv: controls.accuracy_query(query, Some("csv")),
-            json: controls.accuracy_query(query, None),
+            csv: Controls::accuracy_query(query, Some("csv")),
+            json: Controls::accuracy_query(query, None),
             permalink: permalink(controls, chosen, accuracy),
         }),
         empty: accuracy.overall.is_none().then(|| empty(controls, accuracy, host)),

@@ -23,7 +23,7 @@ pub(crate) const FEW_PEOPLE: usize = 20;
 const NAMED: usize = 8;
 
 const TOP: f64 = 40.0;
-const ROW: f64 = 46.0;
+const ROW: f64 = 62.0;
 
 /// The section.
 #[derive(Debug, Clone, PartialEq)]
@@ -184,7 +184,8 @@ fn draw_row(scene: &mut Scene, scale: Scale, top: f64, accuracy: &Accuracy, row:
         count(figures.n),
         counted(figures.users as u64, "person", "people")
     );
-    scene.text((100.0, top + 16.0), "end", "numbers", numbers);
+    // Below the interval: a long name needs the width of a phone for itself.
+    scene.text((0.0, top + 52.0), "start", "numbers", numbers);
     let y = top + 32.0;
     if let Some([low, high]) = figures.accuracy_ci {
         scene.line((scale.at(low), y), (scale.at(high), y), "interval");

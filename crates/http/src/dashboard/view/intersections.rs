@@ -105,7 +105,7 @@ fn map(accuracy: &Accuracy, names: (&str, &str), rows: &[Value], columns: &[Valu
     }
     for (at, value) in rows.iter().enumerate() {
         let y = TOP + HEIGHT * at as f64;
-        scene.texts.push(label(value, 18, (LABELS - 8.0, y + 21.0), "end"));
+        scene.texts.push(label(value, 13, (LABELS - 8.0, y + 21.0), "end"));
         for (column, other) in columns.iter().enumerate() {
             let x = LABELS + WIDTH * column as f64;
             let found = by_group.get([value.clone(), other.clone()].as_slice());

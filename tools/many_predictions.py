@@ -32,8 +32,9 @@ CREATE TEMPORARY TABLE people ON COMMIT DROP AS
 SELECT number,
        'person-' || lpad(number::TEXT, 6, '0') AS user_id,
        'region-' || lpad(floor(:groups * pow(pg_temp.draw('region', number::TEXT), 1.3))::TEXT, 3, '0') AS region,
-       (ARRAY['18-24', '25-34', '35-44', '45-54', '55-64', '65+'])[1 + floor(6 * pg_temp.draw('age', number::TEXT))]
-           AS age,
+       (ARRAY['18-24', '25-34', '35-44', '45-54', '55-64', '65+'])[
+           1 + floor(6 * pg_temp.draw('age', number::TEXT))
+       ] AS age,
        CASE WHEN pg_temp.draw('background', number::TEXT) < :minority THEN 'minority' ELSE 'majority' END AS background,
        floor(greatest(:days / 5, 1) * pg_temp.draw('day', number::TEXT))::INTEGER AS first_day
   FROM generate_series(0, :people - 1) AS number;
@@ -72,12 +73,13 @@ ANALYZE people, drawn;
 INSERT INTO examples (
        tenant_id, user_id, example_id, position, prompt, chosen, rejected, strength, label_confidence, rationale,
        chosen_name, rejected_name, created_at)
-SELECT :'tenant', user_id, example_id, place, to_json('A question about ' || pair || '?')::TEXT, chosen, rejected, 1,
-       0.9, NULL, hashtextextended(pair || chosen, 2), hashtextextended(pair || rejected, 2), created_at
+SELECT :'tenant', user_id, example_id, place, to_json('A question about ' || pair || '?')::TEXT, chosen, rejected,
+       1, 0.9, NULL, hashtextextended(pair || chosen, 2), hashtextextended(pair || rejected, 2), created_at
   FROM drawn,
-       LATERAL (SELECT CASE WHEN side THEN 'A short answer.' ELSE 'An answer that takes its time.' END AS chosen,
-                       CASE WHEN side THEN 'An answer that takes its time.' ELSE 'A short answer.' END AS rejected)
-           AS texts;
+       LATERAL (
+           SELECT CASE WHEN side THEN 'A short answer.' ELSE 'An answer that takes its time.' END AS chosen,
+                  CASE WHEN side THEN 'An answer that takes its time.' ELSE 'A short answer.' END AS rejected
+       ) AS texts;
 
 CREATE TEMPORARY TABLE models ON COMMIT DROP AS
 SELECT model, number FROM unnest(string_to_array(:'models', ' ')) WITH ORDINALITY AS named (model, number);
@@ -94,8 +96,8 @@ SELECT user_id, example_id, place, model, number, created_at,
        models,
        LATERAL (SELECT 0.5 + 0.5 * pow(
                            pg_temp.draw('confidence', model, user_id, place::TEXT),
-                           CASE number WHEN 1 THEN 1.5 ELSE 1.5 - 1.1 * place / (place + 5.0) END))
-           AS believed (confidence);
+                           CASE number WHEN 1 THEN 1.5 ELSE 1.5 - 1.1 * place / (place + 5.0) END)
+       ) AS believed (confidence);
 
 -- Without it a foreign key is looked up as in an empty table.
 ANALYZE examples, predicted;

@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/many_predictions.py");
     let filled = Command::new("python3")
         .arg(script)
-        .args(["--url", &database.url(), "--models", &format!("{bt},{personal}")])
+        .args([&database.url(), &bt, &personal])
         .status()
         .context("tools/many_predictions.py")?;
     ensure!(filled.success(), "tools/many_predictions.py failed");

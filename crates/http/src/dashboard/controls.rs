@@ -1,5 +1,7 @@
 //! What the overview is asked for: the state of every control, in the URL and nowhere else.
 
+use std::fmt::Write as _;
+
 use polyreward_domain::ModelSelector;
 use polyreward_service::{MeasureQuery, Span, Step};
 use time::{
@@ -194,39 +196,37 @@ impl Controls {
     /// The same with another value of one control.
     pub fn with(&self, control: Control, value: &str) -> Self {
         let mut changed = self.clone();
-        changed.raw[control as usize] =
-            (!value.is_empty() || changed.keeps_empty(control)).then(|| value.to_owned());
+        changed.raw[control as usize] = (!value.is_empty() || keeps_empty(control)).then(|| value.to_owned());
         changed
-    }
-
-    /// Whether empty and absent are two things.
-    fn keeps_empty(&self, control: Control) -> bool {
-        matches!(control, Control::GroupBy | Control::Cross)
     }
 
     /// The query of the URL that asks for this; without the parameters that were not given.
     pub fn query(&self) -> String {
         query_of(Control::ALL.iter().filter_map(|control| {
             let value = self.raw[*control as usize].as_deref()?;
-            (!value.is_empty() || self.keeps_empty(*control)).then_some((control.name(), value))
+            (!value.is_empty() || keeps_empty(*control)).then_some((control.name(), value))
         }))
     }
+}
 
-    /// The query of `/accuracy` with the same parameters.
-    pub fn accuracy_query(&self, query: &MeasureQuery, format: Option<&str>) -> String {
-        let moment = |at: OffsetDateTime| {
-            at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-        };
-        let pairs = [
-            ("model", query.model.as_ref().map(ToString::to_string)),
-            ("group_by", (!query.group_by.is_empty()).then(|| query.group_by.join(","))),
-            ("from", query.span.from.map(moment)),
-            ("to", query.span.to.map(moment)),
-            ("min_n", query.min_users.map(|n| n.to_string())),
-            ("format", format.map(str::to_owned)),
-        ];
-        query_of(pairs.iter().filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))))
-    }
+/// Whether a control's empty value and none are two things.
+fn keeps_empty(control: Control) -> bool {
+    matches!(control, Control::GroupBy | Control::Cross)
+}
+
+/// The query of `/accuracy` with the same parameters.
+pub(crate) fn accuracy_query(query: &MeasureQuery, format: Option<&str>) -> String {
+    let moment =
+        |at: OffsetDateTime| at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let pairs = [
+        ("model", query.model.as_ref().map(ToString::to_string)),
+        ("group_by", (!query.group_by.is_empty()).then(|| query.group_by.join(","))),
+        ("from", query.span.from.map(moment)),
+        ("to", query.span.to.map(moment)),
+        ("min_n", query.min_users.map(|n| n.to_string())),
+        ("format", format.map(str::to_owned)),
+    ];
+    query_of(pairs.iter().filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))))
 }
 
 /// Understands values one by one.
@@ -359,7 +359,7 @@ pub(crate) fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(byte as char);
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            write!(encoded, "%{byte:02X}").expect("writing to a string cannot fail");
         }
     }
     encoded

@@ -175,7 +175,7 @@ fn draw_row(scene: &mut Scene, scale: Scale, top: f64, accuracy: &Accuracy, row:
         anchor: "start",
         class: "name",
         title: named_group(&accuracy.group_by, &row.group).full,
-        text: label.short,
+        shown: label.short,
     });
     let numbers = format!(
         "{} {} n {} · {}",

@@ -117,7 +117,7 @@ fn map(accuracy: &Accuracy, names: (&str, &str), rows: &[Value], columns: &[Valu
 
 fn label(value: &Value, chars: usize, at: (f64, f64), anchor: &'static str) -> Text {
     let full = value_of(value.as_ref()).to_owned();
-    Text { x: pixels(at.0), y: pixels(at.1), anchor, class: "tick", text: cut(&full, chars), title: full }
+    Text { x: pixels(at.0), y: pixels(at.1), anchor, class: "tick", shown: cut(&full, chars), title: full }
 }
 
 fn draw_cell(
@@ -162,7 +162,7 @@ fn draw_cell(
             _ => "cell-text",
         };
         let (x, y) = (pixels(x + WIDTH / 2.0), pixels(y + 21.0));
-        scene.texts.push(Text { x, y, anchor: "middle", class, text, title });
+        scene.texts.push(Text { x, y, anchor: "middle", class, shown: text, title });
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Text {
     /// `start`, `middle` or `end`.
     pub anchor: &'static str,
     pub class: &'static str,
-    pub text: String,
+    pub shown: String,
     /// The whole, where the text is cut; else the same.
     pub title: String,
 }
@@ -117,7 +117,14 @@ impl Scene {
         text: impl Into<String>,
     ) {
         let text = text.into();
-        self.texts.push(Text { x: percent(at.0), y: pixels(at.1), anchor, class, title: text.clone(), text });
+        self.texts.push(Text {
+            x: percent(at.0),
+            y: pixels(at.1),
+            anchor,
+            class,
+            title: text.clone(),
+            shown: text,
+        });
     }
 
     /// A box between places in per cent and pixels.

@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     scene::{Scale, Scene, Shape, range_of_shares},
-    shots::{COLUMNS, cells, share_axis},
+    shots::{COLUMNS, cells, class_of, share_axis},
     table::{Cell, Table},
     text::{counted, day, minute, percent, percent_interval},
 };
@@ -118,7 +118,7 @@ fn plot(timeline: &Timeline, words: &str) -> Scene {
                 percent(point.accuracy),
                 percent_interval(point.accuracy_ci)
             );
-            scene.mark(Shape::Circle, place(at, point.accuracy), "model", title);
+            scene.mark(Shape::Circle, place(at, point.accuracy), class_of(point.users), title);
         }
     }
     scene

@@ -5,9 +5,10 @@ use std::io::Read;
 use axum::{body::Body, http::Method};
 use flate2::read::GzDecoder;
 use polyreward_domain::{Scope, TenantId};
+use polyreward_http::Limits;
 
 use crate::{
-    fixture::{Reply, Server, request},
+    fixture::{Reply, Server, backbone, request},
     measured::{self, MODEL, Somebody, crowd, escaped, put},
     people::people,
 };
@@ -125,7 +126,7 @@ async fn nothing_predicted_yet_is_a_page_that_says_how_to_begin() {
     assert!(html.contains("No predictions yet") && html.contains("/users/ada/examples"), "{html}");
     assert!(!html.contains("role=\"img\""));
     assert!(
-        page(&Server::empty(crate::fixture::backbone(), Default::default()).await.get("/").await, 503)
+        page(&Server::empty(backbone(), Limits::default()).await.get("/").await, 503)
             .contains("No model is loaded")
     );
 }

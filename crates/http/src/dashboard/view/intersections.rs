@@ -15,7 +15,7 @@ use super::{
 const SIDE: usize = 20;
 /// Combinations in the table.
 const ROWS: usize = 50;
-const LABELS: f64 = 128.0;
+const LABELS: f64 = 150.0;
 const TOP: f64 = 30.0;
 const WIDTH: f64 = 56.0;
 const HEIGHT: f64 = 34.0;
@@ -105,7 +105,7 @@ fn map(accuracy: &Accuracy, names: (&str, &str), rows: &[Value], columns: &[Valu
     }
     for (at, value) in rows.iter().enumerate() {
         let y = TOP + HEIGHT * at as f64;
-        scene.texts.push(label(value, 18, (LABELS - 8.0, y + 21.0), "end"));
+        scene.texts.push(label(value, 16, (LABELS - 8.0, y + 21.0), "end"));
         for (column, other) in columns.iter().enumerate() {
             let x = LABELS + WIDTH * column as f64;
             let found = by_group.get([value.clone(), other.clone()].as_slice());

@@ -127,6 +127,16 @@ impl Scene {
         });
     }
 
+    /// The label of a place across, within the drawing also at its edges.
+    pub fn tick(&mut self, at: (f64, f64), text: impl Into<String>) {
+        let anchor = match at.0 {
+            x if x < 8.0 => "start",
+            x if x > 88.0 => "end",
+            _ => "middle",
+        };
+        self.text(at, anchor, "tick", text);
+    }
+
     /// A box between places in per cent and pixels.
     pub fn rect(
         &mut self,

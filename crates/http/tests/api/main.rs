@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod auth;
+mod dashboard;
 mod evaluate;
 mod examples;
 mod fixture;

@@ -2,6 +2,7 @@
 
 mod erasure;
 mod fence;
+mod grafana;
 mod measures;
 mod outage;
 mod start;

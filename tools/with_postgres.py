@@ -193,10 +193,14 @@ class Cluster:
 def run(command, cluster):
     """The command's exit code; signals that ask this script to end are passed on to it."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(cluster.bin)])
-    child = subprocess.Popen(command, env={**os.environ, "PATH": path, VARIABLE: cluster.url})
+    # A signal that comes while the command is being started is kept until there is somebody to pass it on to.
+    children, early = [], []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: child.send_signal(number))
-    code = child.wait()
+        signal.signal(number, lambda number, _: children[0].send_signal(number) if children else early.append(number))
+    children.append(subprocess.Popen(command, env={**os.environ, "PATH": path, VARIABLE: cluster.url}))
+    for number in early:
+        children[0].send_signal(number)
+    code = children[0].wait()
     return code if code >= 0 else 128 - code
 
 

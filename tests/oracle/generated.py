@@ -62,11 +62,12 @@ def table(made, group_by):
             "population": judgement.population,
             "baseline": judgement.baseline,
             "at": judgement.at,
+            "shot": shot,
             "pair": judgement.pair,
             "side": judgement.pair is not None and has_lower_name(judgement.pair, judgement.first),
             **{key: one.attributes.get(key, "") for key in group_by},
         }
         for one in made
-        for judgement in one.judgements
+        for shot, judgement in enumerate(one.judgements)
     ]
     return pd.DataFrame(rows)

@@ -103,8 +103,8 @@ pub struct Gap {
     /// The difference of their accuracies.
     pub value: f64,
     /// The 95 % interval of the true gap, whichever groups it is between, made as that of the calibration error. It holds zero
-    /// where groups that are level often show a gap as large, and may lie below `value`, which noise makes too large. None
-    /// where a shown group has one person.
+    /// where groups that are level often show a gap as large, and reaches up to `value` at least, which noise makes too large.
+    /// None where a shown group has one person.
     pub ci: Option<Interval>,
     /// How often a gap as large comes of shuffling people among groups; where this is not small, the groups are not shown
     /// to differ.

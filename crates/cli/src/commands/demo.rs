@@ -81,6 +81,7 @@ async fn present(server: &mut Server, people: &[Player<'_>]) -> anyhow::Result<(
          (95 % intervals over people)\n"
     );
     println!("{}", by_group(people, &measured));
+    println!("Dashboard   {url}/?group_by=group");
     println!("API         {url}/docs");
     Ok(())
 }

@@ -51,7 +51,9 @@ pub(super) fn interval_of_norm(
         beyond *= 2.0;
     }
     let upper = bisect(0.0, beyond, not_too_large);
-    Some([lower * observed, upper.max(lower) * observed])
+    // What was observed stays in the interval even where noise alone would seldom leave so little: it then says less than it
+    // might, and nothing that looks certain.
+    Some([lower * observed, upper.max(1.0) * observed])
 }
 
 /// Where `holds`, true at `low`, ends to be.

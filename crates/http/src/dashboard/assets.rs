@@ -91,8 +91,7 @@ mod tests {
     fn a_name_changes_with_the_content() {
         let of = |bytes| Asset::new("a", "css", CSS, bytes).name;
         assert_ne!(of(b"x"), of(b"y"));
-        assert!(of(b"x").starts_with("a-"));
-        assert_eq!(of(b"x").rsplit_once('.').map(|(_, extension)| extension), Some("css"));
+        assert!(of(b"x").starts_with("a-2d711642b726b044."));
     }
 
     #[test]

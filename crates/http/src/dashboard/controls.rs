@@ -207,22 +207,26 @@ impl Controls {
             (!value.is_empty() || keeps_empty(*control)).then_some((control.name(), value))
         }))
     }
+}
 
-    /// The query of `/accuracy` with the same parameters.
-    pub fn accuracy_query(query: &MeasureQuery, format: Option<&str>) -> String {
-        let moment = |at: OffsetDateTime| {
-            at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-        };
-        let pairs = [
-            ("model", query.model.as_ref().map(ToString::to_string)),
-            ("group_by", (!query.group_by.is_empty()).then(|| query.group_by.join(","))),
-            ("from", query.span.from.map(moment)),
-            ("to", query.span.to.map(moment)),
-            ("min_n", query.min_users.map(|n| n.to_string())),
-            ("format", format.map(str::to_owned)),
-        ];
-        query_of(pairs.iter().filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))))
-    }
+/// Whether a control's empty value and none are two things.
+fn keeps_empty(control: Control) -> bool {
+    matches!(control, Control::GroupBy | Control::Cross)
+}
+
+/// The query of `/accuracy` with the same parameters.
+pub(crate) fn accuracy_query(query: &MeasureQuery, format: Option<&str>) -> String {
+    let moment =
+        |at: OffsetDateTime| at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let pairs = [
+        ("model", query.model.as_ref().map(ToString::to_string)),
+        ("group_by", (!query.group_by.is_empty()).then(|| query.group_by.join(","))),
+        ("from", query.span.from.map(moment)),
+        ("to", query.span.to.map(moment)),
+        ("min_n", query.min_users.map(|n| n.to_string())),
+        ("format", format.map(str::to_owned)),
+    ];
+    query_of(pairs.iter().filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))))
 }
 
 /// Understands values one by one.
@@ -348,11 +352,6 @@ pub(crate) fn query_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) 
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Whether empty and absent are two things.
-fn keeps_empty(control: Control) -> bool {
-    matches!(control, Control::GroupBy | Control::Cross)
-}
-
 /// A value as it stands in a query or a path.
 pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -360,7 +359,7 @@ pub(crate) fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(byte as char);
         } else {
-            write!(encoded, "%{byte:02X}").expect("a string takes every text");
+            write!(encoded, "%{byte:02X}").expect("writing to a string cannot fail");
         }
     }
     encoded

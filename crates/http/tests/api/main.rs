@@ -3,6 +3,7 @@
 mod accuracy;
 mod auth;
 mod compat;
+mod dashboard;
 mod evaluate;
 mod examples;
 mod fixture;

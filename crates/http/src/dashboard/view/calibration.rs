@@ -66,7 +66,7 @@ fn reliability(bins: &[&ReliabilityBin], words: &str) -> Scene {
     scene.description = format!("{words} The straight line is where confidence and accuracy are the same.");
     share_axis(&mut scene, y);
     for tick in x.ticks() {
-        scene.text((x.at(tick), HEIGHT - 22.0), "middle", "tick", format!("{:.0} %", 100.0 * tick));
+        scene.tick((x.at(tick), HEIGHT - 22.0), format!("{:.0} %", 100.0 * tick));
     }
     scene.text((x.end(), HEIGHT - 5.0), "end", "note", "confidence");
     scene.line((x.at(0.5), y.at(0.5)), (x.at(1.0), y.at(1.0)), "overall");
@@ -151,7 +151,7 @@ fn histogram(bars: &[Bar]) -> Scene {
     );
     scene.line((x.start(), y.at(0.0)), (x.end(), y.at(0.0)), "axis");
     for tick in x.ticks() {
-        scene.text((x.at(tick), HEIGHT - 22.0), "middle", "tick", format!("{:.0} %", 100.0 * tick));
+        scene.tick((x.at(tick), HEIGHT - 22.0), format!("{:.0} %", 100.0 * tick));
     }
     scene.text((x.end(), HEIGHT - 5.0), "end", "note", "preference for what was chosen");
     scene.text((x.at(0.25), 14.0), "middle", "note", "wrong");

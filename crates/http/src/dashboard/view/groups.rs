@@ -23,7 +23,7 @@ pub(crate) const FEW_PEOPLE: usize = 20;
 const NAMED: usize = 8;
 
 const TOP: f64 = 40.0;
-const ROW: f64 = 46.0;
+const ROW: f64 = 50.0;
 
 /// The section.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,7 @@ fn plot(accuracy: &Accuracy, rows: &[&GroupFigures]) -> Scene {
     for tick in scale.ticks() {
         let x = scale.at(tick);
         scene.line((x, TOP - 8.0), (x, bottom), "grid");
-        scene.text((x, 12.0), "middle", "tick", format!("{:.0} %", 100.0 * tick));
+        scene.tick((x, 12.0), format!("{:.0} %", 100.0 * tick));
     }
     if let Some(overall) = overall {
         let x = scale.at(overall.accuracy);
@@ -175,7 +175,7 @@ fn draw_row(scene: &mut Scene, scale: Scale, top: f64, accuracy: &Accuracy, row:
         anchor: "start",
         class: "name",
         title: named_group(&accuracy.group_by, &row.group).full,
-        content: label.short,
+        shown: label.short,
     });
     let numbers = format!(
         "{} {} n {} · {}",
@@ -185,7 +185,8 @@ fn draw_row(scene: &mut Scene, scale: Scale, top: f64, accuracy: &Accuracy, row:
         counted(figures.users as u64, "person", "people")
     );
     scene.text((100.0, top + 16.0), "end", "numbers", numbers);
-    let y = top + 32.0;
+    // Room for a second line: where it is narrow, the numbers stand below the name.
+    let y = top + 39.0;
     if let Some([low, high]) = figures.accuracy_ci {
         scene.line((scale.at(low), y), (scale.at(high), y), "interval");
         for end in [low, high] {

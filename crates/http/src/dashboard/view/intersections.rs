@@ -15,7 +15,7 @@ use super::{
 const SIDE: usize = 20;
 /// Combinations in the table.
 const ROWS: usize = 50;
-const LABELS: f64 = 128.0;
+const LABELS: f64 = 150.0;
 const TOP: f64 = 30.0;
 const WIDTH: f64 = 56.0;
 const HEIGHT: f64 = 34.0;
@@ -105,7 +105,7 @@ fn map(accuracy: &Accuracy, names: (&str, &str), rows: &[Value], columns: &[Valu
     }
     for (at, value) in rows.iter().enumerate() {
         let y = TOP + HEIGHT * at as f64;
-        scene.texts.push(label(value, 18, (LABELS - 8.0, y + 21.0), "end"));
+        scene.texts.push(label(value, 16, (LABELS - 8.0, y + 21.0), "end"));
         for (column, other) in columns.iter().enumerate() {
             let x = LABELS + WIDTH * column as f64;
             let found = by_group.get([value.clone(), other.clone()].as_slice());
@@ -117,7 +117,7 @@ fn map(accuracy: &Accuracy, names: (&str, &str), rows: &[Value], columns: &[Valu
 
 fn label(value: &Value, chars: usize, at: (f64, f64), anchor: &'static str) -> Text {
     let full = value_of(value.as_ref()).to_owned();
-    Text { x: pixels(at.0), y: pixels(at.1), anchor, class: "tick", content: cut(&full, chars), title: full }
+    Text { x: pixels(at.0), y: pixels(at.1), anchor, class: "tick", shown: cut(&full, chars), title: full }
 }
 
 fn draw_cell(
@@ -162,7 +162,7 @@ fn draw_cell(
             _ => "cell-text",
         };
         let (x, y) = (pixels(x + WIDTH / 2.0), pixels(y + 21.0));
-        scene.texts.push(Text { x, y, anchor: "middle", class, content: text, title });
+        scene.texts.push(Text { x, y, anchor: "middle", class, shown: text, title });
     }
 }
 

@@ -80,7 +80,7 @@ fn card(at: usize, model: &Model, is_default: bool, figures: Option<&Option<Figu
     let data = &card.training_data;
     let measured = match figures {
         Some(Some(figures)) => format!(
-            "So far right about {} {} of {} by {}; the population's reward {}.",
+            "So far right in {} {} of {} about {}; the population's reward {}.",
             percent(figures.accuracy),
             percent_interval(figures.accuracy_ci),
             counted(figures.n, "prediction", "predictions"),

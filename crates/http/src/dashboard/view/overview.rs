@@ -18,7 +18,7 @@ use super::{
     timeline::{self, Line},
 };
 use crate::dashboard::{
-    controls::{Attribute, Control, Controls, Fault, Sort},
+    controls::{Attribute, Control, Controls, Fault, Sort, accuracy_query},
     html::Frame,
 };
 
@@ -173,8 +173,8 @@ pub(crate) fn of(
         faults: Vec::new(),
         context: context(accuracy),
         links: Some(Links {
-            csv: Controls::accuracy_query(query, Some("csv")),
-            json: Controls::accuracy_query(query, None),
+            csv: accuracy_query(query, Some("csv")),
+            json: accuracy_query(query, None),
             permalink: permalink(controls, chosen, accuracy),
         }),
         empty: accuracy.overall.is_none().then(|| empty(controls, accuracy, host)),
@@ -198,7 +198,7 @@ fn context(accuracy: &Accuracy) -> Vec<(&'static str, String)> {
         facts.push((
             "Counted",
             format!(
-                "{} by {}",
+                "{} about {}",
                 counted(overall.n, "prediction", "predictions"),
                 counted(overall.users as u64, "person", "people")
             ),

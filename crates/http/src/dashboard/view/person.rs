@@ -25,6 +25,7 @@ pub(crate) struct Belief {
     pub model: String,
     pub head: &'static str,
     pub summary: String,
+    /// How much of the prior's is left; empty for a head that is the same for everybody.
     pub uncertainty: String,
     /// How right it was so far, against the population's reward.
     pub accuracy: String,
@@ -143,7 +144,7 @@ fn belief(at: usize, believed: &Believed) -> Belief {
             let n = tally.predictions as f64;
             let (own, population) = (tally.correct / n, tally.population_correct / n);
             format!(
-                "Right about {} of {} before it learned from them; the population's reward {} ({}).",
+                "Right in {} of {} before it learned from them; the population's reward {} ({}).",
                 percent(own),
                 counted(tally.predictions, "example", "examples"),
                 percent(population),
@@ -157,7 +158,7 @@ fn belief(at: usize, believed: &Believed) -> Belief {
         model: believed.model.to_string(),
         head: believed.head.as_str(),
         summary: believed.summary.clone(),
-        uncertainty: percent(believed.uncertainty),
+        uncertainty: if has_weights { percent(believed.uncertainty) } else { String::new() },
         accuracy,
         unusable: believed.unusable.as_ref().map(ToString::to_string).unwrap_or_default(),
         plot: has_weights.then(|| plot(at, believed)),
@@ -191,7 +192,7 @@ fn plot(at: usize, believed: &Believed) -> Scene {
     drawn.sort_by_key(|(at, _)| *at);
     let values = || drawn.iter().flat_map(|(_, weight)| ends(weight).into_iter().chain([weight.population]));
     let (low, high) = (values().fold(0.0, f64::min), values().fold(0.0, f64::max));
-    let scale = Scale::between(low, high, 24.0, 97.0);
+    let scale = Scale::between(low, high, 29.0, 97.0);
     let bottom = TOP + ROW * drawn.len() as f64;
     let title = format!("Weights of {}", believed.model);
     let mut scene = Scene::new(format!("weights-{at}"), title, (bottom + 4.0) as u32);
@@ -288,7 +289,7 @@ mod tests {
         let belief = &page.beliefs[0];
         assert_eq!(
             belief.accuracy,
-            "Right about 83.3 % of 3 examples before it learned from them; the population's reward 33.3 % (+50.0 points)."
+            "Right in 83.3 % of 3 examples before it learned from them; the population's reward 33.3 % (+50.0 points)."
         );
         assert_eq!(belief.plot.as_ref().unwrap().marks.len(), 8);
         assert_eq!(belief.table.as_ref().unwrap().rows.len(), 4);

@@ -54,7 +54,7 @@ pub(crate) struct Text {
     /// `start`, `middle` or `end`.
     pub anchor: &'static str,
     pub class: &'static str,
-    pub content: String,
+    pub shown: String,
     /// The whole, where the text is cut; else the same.
     pub title: String,
 }
@@ -123,8 +123,18 @@ impl Scene {
             anchor,
             class,
             title: text.clone(),
-            content: text,
+            shown: text,
         });
+    }
+
+    /// The label of a place across, within the drawing also at its edges.
+    pub fn tick(&mut self, at: (f64, f64), text: impl Into<String>) {
+        let anchor = match at.0 {
+            x if x < 8.0 => "start",
+            x if x > 88.0 => "end",
+            _ => "middle",
+        };
+        self.text(at, anchor, "tick", text);
     }
 
     /// A box between places in per cent and pixels.

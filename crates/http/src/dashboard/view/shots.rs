@@ -3,6 +3,7 @@
 use polyreward_service::{Curves, Point, Shots};
 
 use super::{
+    groups::FEW_PEOPLE,
     scene::{LEFT, RIGHT, Scale, Scene, Shape, range_of_shares},
     table::{Cell, Table},
     text::{counted, exact, exact_or_empty, percent, percent_interval, points, points_interval},
@@ -24,9 +25,11 @@ pub(crate) struct Curve {
 /// The section.
 pub(crate) fn of(curves: &Curves<Shots>) -> Option<Curve> {
     let points = &curves.overall;
-    let (first, last) = (points.first()?, points.last()?);
+    let many: Vec<&Point<Shots>> = points.iter().filter(|point| point.users >= FEW_PEOPLE as u64).collect();
+    // A sentence about few people would be read as one about everybody.
+    let (first, last) = (many.first().copied().or(points.first())?, many.last().copied().or(points.last())?);
     let words = format!(
-        "With {} the model is right about {} {}; with {} {} {}, {} {} against the population's reward on the same \
+        "With {} the model is right in {} {}; with {} {} {}, {} {} against the population's reward on the same \
          predictions.",
         class(first.at),
         percent(first.accuracy),
@@ -109,11 +112,16 @@ fn plot(points: &[Point<Shots>], words: &str) -> Scene {
         scene.mark(
             Shape::Circle,
             (x(at), y.at(point.accuracy)),
-            "model",
+            class_of(point.users),
             name(&format!("{of}, model"), point.accuracy),
         );
     }
     scene
+}
+
+/// How the mark of so many people is drawn.
+pub(crate) fn class_of(users: u64) -> &'static str {
+    if users < FEW_PEOPLE as u64 { "hollow" } else { "model" }
 }
 
 /// Lines across at round shares, with their labels.
@@ -183,11 +191,7 @@ mod tests {
         for class in ["model", "population", "baseline"] {
             assert_eq!(curve.plot.lines.iter().filter(|line| line.class == class).count(), n - 1);
         }
-        assert!(
-            curve.words.starts_with("With 0 examples the model is right about 73.0 %"),
-            "{}",
-            curve.words
-        );
+        assert!(curve.words.starts_with("With 0 examples the model is right in 73.0 %"), "{}", curve.words);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     scene::{Scale, Scene, Shape, range_of_shares},
-    shots::{COLUMNS, cells, share_axis},
+    shots::{COLUMNS, cells, class_of, share_axis},
     table::{Cell, Table},
     text::{counted, day, minute, percent, percent_interval},
 };
@@ -81,8 +81,14 @@ fn plot(timeline: &Timeline, words: &str) -> Scene {
     scene.description =
         format!("{words} Numbered lines mark where another version of the model made its first prediction.");
     share_axis(&mut scene, y);
-    let labels = if points.len() == 1 { vec![start] } else { vec![start, f64::midpoint(start, end), end] };
-    for (at, anchor) in labels.into_iter().zip(["start", "middle", "end"]) {
+    let middle = f64::midpoint(start, end);
+    let labels = match (points.len(), timeline.step) {
+        (1, _) => vec![(start, "middle")],
+        // Hours are long to write.
+        (_, Step::Hour) => vec![(start, "start"), (end, "end")],
+        _ => vec![(start, "start"), (middle, "middle"), (end, "end")],
+    };
+    for (at, anchor) in labels {
         let moment = OffsetDateTime::from_unix_timestamp(at as i64).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         scene.text((x.at(at), HEIGHT - 20.0), anchor, "tick", when(StepStart(moment), timeline.step));
     }
@@ -118,7 +124,7 @@ fn plot(timeline: &Timeline, words: &str) -> Scene {
                 percent(point.accuracy),
                 percent_interval(point.accuracy_ci)
             );
-            scene.mark(Shape::Circle, place(at, point.accuracy), "model", title);
+            scene.mark(Shape::Circle, place(at, point.accuracy), class_of(point.users), title);
         }
     }
     scene

@@ -17,11 +17,12 @@ export ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/libonnxruntime.$(if $(filter Darwi
 POLYREWARD := target/release/polyreward
 BACKBONE := $(CACHE)/backbones/$(BACKBONE_NAME)
 SAMPLE := $(CACHE)/sample/people.jsonl.gz
+CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 # A link to the folder that was trained last.
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample test check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup build demo serve train-sample test test-client test-trl check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +62,14 @@ test: check postgres ## everything CI runs
 	$(PYTHON) tools/with_postgres.py -- cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
 	$(PYTHON) -m unittest discover --start-directory tools/tests
+	@$(MAKE) --no-print-directory test-client
+
+test-client: build setup ruff ## the Python package, against the server
+	@$(PYTHON) tools/setup_cache.py --client
+	$(RUFF) check --quiet clients/python
+	$(RUFF) format --quiet --check clients/python
+	cd clients/python && $(CLIENT_PYTHON) -m mypy --cache-dir $(TOOLS)/mypy-cache
+	cd clients/python && PYTHONPATH=src POLYREWARD_BINARY=$(abspath $(POLYREWARD)) $(CLIENT_PYTHON) -m pytest --quiet
 
 check: setup check-tools check-sqlx check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
 	@sh tools/need-cargo.sh fmt - -
@@ -92,7 +101,7 @@ bench: train-sample postgres ## measure against the budgets
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all
-	$(RUFF) format --quiet tools
+	$(RUFF) format --quiet tools clients/python
 
 clean-cache: ## remove what `make setup` and the tools made
 	rm -rf $(CACHE)

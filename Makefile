@@ -71,6 +71,13 @@ test-client: build setup ruff ## the Python package, against the server
 	cd clients/python && $(CLIENT_PYTHON) -m mypy --cache-dir $(TOOLS)/mypy-cache
 	cd clients/python && PYTHONPATH=src POLYREWARD_BINARY=$(abspath $(POLYREWARD)) $(CLIENT_PYTHON) -m pytest --quiet
 
+test-trl: build setup ## GRPO steps of the real TRL with the rewards of two people (fetches torch: gigabytes)
+	@$(PYTHON) tools/setup_cache.py --trl
+	@mkdir -p target
+	cd clients/python && PYTHONPATH=src:tests POLYREWARD_BINARY=$(abspath $(POLYREWARD)) \
+	    TRL_LOG=$(CURDIR)/target/trl-rewards.log HF_HUB_OFFLINE=1 \
+	    $(CACHE)/trl-venv/bin/python -m pytest --quiet -W default --capture=no tests_trl
+
 check: setup check-tools check-sqlx check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
 	@sh tools/need-cargo.sh fmt - -
 	@sh tools/need-cargo.sh clippy - -

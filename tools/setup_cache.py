@@ -6,6 +6,7 @@
     .cache/backbones/NAME          backbone.json, model.onnx, tokenizer.json
     .cache/tools/ruff              with --ruff: what checks the Python tools
     .cache/client-venv             with --client: what checks and tests clients/python
+    .cache/trl-venv                with --trl: TRL and torch, which test it too
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.
 A stamp is written after everything it speaks of is on disk, so a part without its stamp is made again, and a
@@ -215,8 +216,9 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False, ruff=False, client=False):
-        self.cache, self.lock, self.verify, self.ruff, self.client = cache, lock, verify, ruff, client
+    def __init__(self, cache, lock, verify=False, ruff=False, client=False, trl=False):
+        self.cache, self.lock, self.verify = cache, lock, verify
+        self.ruff, self.client, self.trl = ruff, client, trl
         self.scratch = cache / "tmp"
         self.python = cache / "venv" / "bin" / "python"
         self.wheels = None
@@ -233,6 +235,8 @@ class Setup:
             yield "ruff", key_of(RECIPE, TOOLS / "requirements-check.txt", PLATFORM), self.build_ruff
         if self.client:
             yield "client-venv", key_of(RECIPE, TOOLS / "requirements-client.txt", PLATFORM), self.build_client_venv
+        if self.trl:
+            yield "trl-venv", key_of(RECIPE, TOOLS / "requirements-trl.txt", PLATFORM), self.build_trl_venv
 
     def run(self):
         """Makes what is missing or old; gives the names of the parts that were made."""
@@ -271,6 +275,10 @@ class Setup:
     def build_client_venv(self):
         say("installing what tests the Python package")
         return self.make_venv("client-venv", "requirements-client.txt")
+
+    def build_trl_venv(self):
+        say("installing TRL and torch, which takes minutes and gigabytes")
+        return self.make_venv("trl-venv", "requirements-trl.txt")
 
     def wheel(self, prefix):
         """The hash-checked wheel of archives.txt whose name starts with `prefix`."""
@@ -340,6 +348,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ruff", action="store_true", help="also ruff, which checks the Python tools")
     parser.add_argument("--client", action="store_true", help="also what checks and tests clients/python")
+    parser.add_argument("--trl", action="store_true", help="also TRL and torch, which test clients/python too")
     parser.add_argument("--verify", action="store_true", help="hash every file again")
     arguments = parser.parse_args()
     cache = Path(os.environ.get("POLYREWARD_CACHE") or TOOLS.parent / ".cache").absolute()
@@ -347,7 +356,7 @@ def main():
         check_python()
         cache.mkdir(parents=True, exist_ok=True)
         with locked_cache(cache) as lock:
-            made = Setup(cache, lock, arguments.verify, arguments.ruff, arguments.client).run()
+            made = Setup(cache, lock, arguments.verify, arguments.ruff, arguments.client, arguments.trl).run()
         if made:
             say(f"{cache} is ready")
     except SetupError as error:

@@ -223,8 +223,10 @@ class InstallTest(CacheTest):
         self.assertEqual(parts[1], [*parts[0], "ruff"])
 
     def test_what_tests_the_client_is_made_only_where_it_is_asked_for(self):
-        parts = [[part for part, _, _ in setup_cache.Setup(self.cache, 0, client=of).parts()] for of in (False, True)]
-        self.assertEqual(parts[1], [*parts[0], "client-venv"])
+        for option, part in (("client", "client-venv"), ("trl", "trl-venv")):
+            less = [name for name, _, _ in setup_cache.Setup(self.cache, 0).parts()]
+            more = [name for name, _, _ in setup_cache.Setup(self.cache, 0, **{option: True}).parts()]
+            self.assertEqual(more, [*less, part])
 
     def test_a_package_with_another_hash_is_refused(self):
         wheel = self.cache / "small-1.0-py3-none-any.whl"

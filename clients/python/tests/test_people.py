@@ -6,8 +6,8 @@ import asyncio
 import uuid
 
 import pytest
-from conftest import Server
 from people import PROMPT, answers, likes
+from servers import Server
 
 from polyreward import AsyncClient, BadRequest, Client, Conflict, InvalidInput, NotFound, Retry
 from polyreward.types import Pair

@@ -34,9 +34,9 @@ from polyreward.models import (
 from polyreward.types import (
     Attributes,
     Audience,
-    EvaluatedComparison,
     Example,
     Item,
+    LabelledComparison,
     OnOverflow,
     Pair,
     RewardScale,
@@ -283,7 +283,15 @@ class AsyncClient:
         until: str | None = None,
         min_n: int | None = None,
     ) -> measures.Accuracy:
-        """For whom a model's rewards are right, on predictions that it made before it learned. Times are RFC 3339."""
+        """For whom a model's rewards are right, on predictions that it made before it learned.
+
+        Args:
+            group_by: Attributes that make the groups, at most two.
+            model: The model; by default the server's.
+            since: Predictions from then on: RFC 3339, or a day.
+            until: Predictions before then.
+            min_n: People that a shown group has at least; can only raise the server's floor.
+        """
         return await self._call(_calls.accuracy(group_by, model, since, until, min_n))
 
     async def accuracy_shots(
@@ -294,7 +302,7 @@ class AsyncClient:
         since: str | None = None,
         until: str | None = None,
         min_n: int | None = None,
-    ) -> measures.Curves:
+    ) -> measures.AccuracyByShots:
         """Accuracy against the number of examples."""
         return await self._call(_calls.accuracy_shots(group_by, model, since, until, min_n))
 
@@ -307,13 +315,13 @@ class AsyncClient:
         until: str | None = None,
         min_n: int | None = None,
         step: Step | None = None,
-    ) -> measures.Curves:
+    ) -> measures.AccuracyTimeline:
         """Accuracy against time."""
         return await self._call(_calls.accuracy_timeline(group_by, model, since, until, min_n, step))
 
     async def evaluate(
         self,
-        comparisons: Sequence[EvaluatedComparison],
+        comparisons: Sequence[LabelledComparison],
         *,
         group_by: GroupBy = None,
         model: str | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from polyreward import measures, models
 from polyreward._wire import Call, get, id_in_path, post, put
-from polyreward.types import Attributes, EvaluatedComparison, Example, OnOverflow, Pair, Step
+from polyreward.types import Attributes, Example, LabelledComparison, OnOverflow, Pair, Step
 
 GroupBy = str | Sequence[str] | None
 
@@ -95,15 +95,15 @@ def accuracy(
 
 def accuracy_shots(
     group_by: GroupBy, model: str | None, since: str | None, until: str | None, min_n: int | None
-) -> Call[measures.Curves]:
-    return get("/accuracy/shots", measures.Curves, **_measured(group_by, model, since, until, min_n))
+) -> Call[measures.AccuracyByShots]:
+    return get("/accuracy/shots", measures.AccuracyByShots, **_measured(group_by, model, since, until, min_n))
 
 
 def accuracy_timeline(
     group_by: GroupBy, model: str | None, since: str | None, until: str | None, min_n: int | None, step: Step | None
-) -> Call[measures.Curves]:
+) -> Call[measures.AccuracyTimeline]:
     asked = _measured(group_by, model, since, until, min_n)
-    return get("/accuracy/timeline", measures.Curves, **asked, step=step)
+    return get("/accuracy/timeline", measures.AccuracyTimeline, **asked, step=step)
 
 
 def _measured(
@@ -113,7 +113,7 @@ def _measured(
 
 
 def evaluate(
-    comparisons: Sequence[EvaluatedComparison], group_by: GroupBy, model: str | None, min_n: int | None
+    comparisons: Sequence[LabelledComparison], group_by: GroupBy, model: str | None, min_n: int | None
 ) -> Call[measures.Accuracy]:
     keys = [group_by] if isinstance(group_by, str) else None if group_by is None else list(group_by)
     body = {"comparisons": list(comparisons), "group_by": keys, "model": model, "min_n": min_n}

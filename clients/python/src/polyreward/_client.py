@@ -33,9 +33,9 @@ from polyreward.models import (
 from polyreward.types import (
     Attributes,
     Audience,
-    EvaluatedComparison,
     Example,
     Item,
+    LabelledComparison,
     OnOverflow,
     Pair,
     RewardScale,
@@ -287,7 +287,15 @@ class Client:
         until: str | None = None,
         min_n: int | None = None,
     ) -> measures.Accuracy:
-        """For whom a model's rewards are right, on predictions that it made before it learned. Times are RFC 3339."""
+        """For whom a model's rewards are right, on predictions that it made before it learned.
+
+        Args:
+            group_by: Attributes that make the groups, at most two.
+            model: The model; by default the server's.
+            since: Predictions from then on: RFC 3339, or a day.
+            until: Predictions before then.
+            min_n: People that a shown group has at least; can only raise the server's floor.
+        """
         return self._call(_calls.accuracy(group_by, model, since, until, min_n))
 
     def accuracy_shots(
@@ -298,7 +306,7 @@ class Client:
         since: str | None = None,
         until: str | None = None,
         min_n: int | None = None,
-    ) -> measures.Curves:
+    ) -> measures.AccuracyByShots:
         """Accuracy against the number of examples."""
         return self._call(_calls.accuracy_shots(group_by, model, since, until, min_n))
 
@@ -311,13 +319,13 @@ class Client:
         until: str | None = None,
         min_n: int | None = None,
         step: Step | None = None,
-    ) -> measures.Curves:
+    ) -> measures.AccuracyTimeline:
         """Accuracy against time."""
         return self._call(_calls.accuracy_timeline(group_by, model, since, until, min_n, step))
 
     def evaluate(
         self,
-        comparisons: Sequence[EvaluatedComparison],
+        comparisons: Sequence[LabelledComparison],
         *,
         group_by: GroupBy = None,
         model: str | None = None,

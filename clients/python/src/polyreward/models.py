@@ -396,6 +396,8 @@ class Limits(Reply):
     max_pending_body_bytes: int
     max_in_flight: int
     request_timeout_ms: int
+    #: People that a group has at least to be shown in an answer about accuracy.
+    min_users: int | None = None
 
 
 class Backbone(Reply):

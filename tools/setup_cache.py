@@ -8,6 +8,8 @@
     .cache/oracle                  with --tests: the packages whose figures ours are held against
     .cache/tools/node              with --tests: Node.js
     .cache/browser                 with --tests: the npm packages that drive a browser
+    .cache/client-venv             with --client: what checks and tests clients/python
+    .cache/trl-venv                with --trl: TRL and torch, which test it too
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.
 A stamp is written after everything it speaks of is on disk, so a part without its stamp is made again, and a
@@ -220,8 +222,9 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False, ruff=False, tests=False):
-        self.cache, self.lock, self.verify, self.ruff, self.tests = cache, lock, verify, ruff, tests
+    def __init__(self, cache, lock, verify=False, ruff=False, tests=False, client=False, trl=False):
+        self.cache, self.lock, self.verify = cache, lock, verify
+        self.ruff, self.tests, self.client, self.trl = ruff, tests, client, trl
         self.scratch = cache / "tmp"
         self.python = cache / "venv" / "bin" / "python"
         self.wheels = None
@@ -241,6 +244,10 @@ class Setup:
             yield "oracle", key_of(RECIPE, TOOLS / "requirements-oracle.txt", PLATFORM), self.build_oracle
             yield "node", node_key, self.build_node
             yield "browser", key_of(node_key, *(BROWSER_TESTS / name for name in NPM_FILES)), self.build_browser
+        if self.client:
+            yield "client-venv", key_of(RECIPE, TOOLS / "requirements-client.txt", PLATFORM), self.build_client_venv
+        if self.trl:
+            yield "trl-venv", key_of(RECIPE, TOOLS / "requirements-trl.txt", PLATFORM), self.build_trl_venv
 
     def run(self):
         """Makes what is missing or old; gives the names of the parts that were made."""
@@ -275,6 +282,14 @@ class Setup:
         run([*pip_install, "-r", TOOLS / requirements], self.lock, "installing the Python packages")
         os.sync()  # thousands of small files: one by one takes far longer
         return [name + "/pyvenv.cfg", name + "/bin/python"]
+
+    def build_client_venv(self):
+        say("installing what tests the Python package")
+        return self.make_venv("client-venv", "requirements-client.txt")
+
+    def build_trl_venv(self):
+        say("installing TRL and torch, which takes minutes and gigabytes")
+        return self.make_venv("trl-venv", "requirements-trl.txt")
 
     def wheel(self, prefix):
         """The hash-checked wheel of archives.txt whose name starts with `prefix`."""
@@ -374,6 +389,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ruff", action="store_true", help="also ruff, which checks the Python tools")
     parser.add_argument("--tests", action="store_true", help="also what the tests count and browse with")
+    parser.add_argument("--client", action="store_true", help="also what checks and tests clients/python")
+    parser.add_argument("--trl", action="store_true", help="also TRL and torch, which test clients/python too")
     parser.add_argument("--verify", action="store_true", help="hash every file again")
     arguments = parser.parse_args()
     cache = Path(os.environ.get("POLYREWARD_CACHE") or TOOLS.parent / ".cache").absolute()
@@ -381,7 +398,8 @@ def main():
         check_python()
         cache.mkdir(parents=True, exist_ok=True)
         with locked_cache(cache) as lock:
-            made = Setup(cache, lock, arguments.verify, arguments.ruff, arguments.tests).run()
+            asked = arguments.ruff, arguments.tests, arguments.client, arguments.trl
+            made = Setup(cache, lock, arguments.verify, *asked).run()
         if made:
             say(f"{cache} is ready")
     except SetupError as error:

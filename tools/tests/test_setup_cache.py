@@ -249,6 +249,12 @@ class InstallTest(CacheTest):
         for name in setup_cache.npm_packages():
             self.assertRegex(packages["node_modules/" + name]["integrity"], r"^sha512-[A-Za-z0-9+/]{86}==$")
 
+    def test_what_tests_the_client_is_made_only_where_it_is_asked_for(self):
+        for option, part in (("client", "client-venv"), ("trl", "trl-venv")):
+            less = [name for name, _, _ in setup_cache.Setup(self.cache, 0).parts()]
+            more = [name for name, _, _ in setup_cache.Setup(self.cache, 0, **{option: True}).parts()]
+            self.assertEqual(more, [*less, part])
+
     def test_a_package_with_another_hash_is_refused(self):
         wheel = self.cache / "small-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as file:

@@ -389,7 +389,16 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Config
 }
 
 /// Variables of the environment that are no settings.
-const OTHER_VARIABLES: [&str; 3] = ["POLYREWARD_CACHE", "POLYREWARD_KEY", "POLYREWARD_LOG"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "POLYREWARD_CACHE",
+    "POLYREWARD_KEY",
+    "POLYREWARD_LOG",
+    // Of the Python package, on the machine of a trainer.
+    "POLYREWARD_API_KEY",
+    "POLYREWARD_LABELS",
+    "POLYREWARD_MODEL",
+    "POLYREWARD_URL",
+];
 
 /// A misspelt variable must not be passed over in silence.
 fn check_environment() -> Result<(), UsageError> {

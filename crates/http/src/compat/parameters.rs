@@ -82,7 +82,10 @@ impl Parameters {
             }
             this.aggregate = aggregate.into();
             if matches!(this.aggregate, Aggregate::Softmin | Aggregate::Nash) {
-                return Err(wrong("aggregate", "needs the scale win_rate, which /score with an audience has"));
+                return Err(wrong(
+                    "aggregate",
+                    "needs the scale win_rate, which /score with an audience has",
+                ));
             }
         }
         if this.user_id.is_some() && !this.group.is_empty() {

@@ -17,7 +17,9 @@ use utoipa::ToSchema;
 
 pub(crate) use self::{
     audience::{AggregateBody, AudienceBody, audience},
-    reply::{AudienceReply, MODEL_VERSION, UsageReply, UserReply, single, version_headers, version_headers_of},
+    reply::{
+        AudienceReply, MODEL_VERSION, UsageReply, UserReply, single, version_headers, version_headers_of,
+    },
     request::{Entries, Optional, OverflowBody, PairBody, Places, problem_of, score_problem},
 };
 use self::{reply::ScoreReply, request::ScoreRequest};

@@ -129,7 +129,10 @@ fn entry(
 fn spread(means: ArrayView1<'_, f64>, spreads: ArrayView1<'_, f64>, weights: ArrayView1<'_, f64>) -> f64 {
     let mean = welfare::mean(means, weights);
     let squares = means.iter().zip(spreads).zip(weights);
-    squares.map(|((own, spread), weight)| weight * (spread * spread + (own - mean).powi(2))).sum::<f64>().sqrt()
+    squares
+        .map(|((own, spread), weight)| weight * (spread * spread + (own - mean).powi(2)))
+        .sum::<f64>()
+        .sqrt()
 }
 
 /// The weighted mean of preferences, each with its deviation. What is added up changes its sign exactly when the pair is

@@ -52,6 +52,9 @@ CREATE INDEX predictions_by_person ON predictions (
 
 CREATE INDEX predictions_by_time ON predictions (tenant_id, model, created_at);
 
+-- The worst first: a page shows a few of them, and must not look at all.
+CREATE INDEX predictions_by_preference ON predictions (tenant_id, model, preference, user_id, example_id);
+
 -- Every prediction with what is counted of it. Right is 1, wrong 0 and undecided one half. Classes of `shot` begin with 0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64 and 128 examples. Losses are in nats.
 CREATE VIEW scored_predictions AS
 SELECT tenant_id,

@@ -44,7 +44,8 @@ fn main() -> anyhow::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/many_predictions.py");
     let filled = Command::new("python3")
         .arg(script)
-        .args([&database.url(), &bt, &personal])
+        // What follows are sqlx's own settings.
+        .args([database.url().split('?').next().unwrap_or_default(), &bt, &personal])
         .status()
         .context("tools/many_predictions.py")?;
     ensure!(filled.success(), "tools/many_predictions.py failed");
@@ -56,7 +57,7 @@ fn main() -> anyhow::Result<()> {
 async fn models(client: &reqwest::Client, url: &str) -> anyhow::Result<[String; 2]> {
     let reply: Value = client.get(format!("{url}/models")).send().await?.error_for_status()?.json().await?;
     let find = |name: &str| {
-        let models = reply["models"].as_array()?.iter();
+        let models = reply["items"].as_array()?.iter();
         let mut named = models.filter_map(|model| model["model"].as_str());
         named.find(|model| model.starts_with(name)).map(str::to_owned)
     };
@@ -70,7 +71,11 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
     );
     let asked = AtomicUsize::new(0);
     // The last moment is never reached by a prediction, so that the answers are alike and the questions are not.
-    let span = || format!("to=2100-01-01T00:00:{:02}.{:06}Z", 0, asked.fetch_add(1, Ordering::Relaxed));
+    let span = || {
+        // The dashboard counts the last day in, and so asks for the next one.
+        let at = 2 * asked.fetch_add(1, Ordering::Relaxed);
+        format!("to=21{:02}-{:02}-{:02}", at / 336, at / 28 % 12 + 1, at % 28 + 1)
+    };
     let accuracy = |span: &str| format!("{url}/accuracy?model={model}&group_by={ATTRIBUTE}&{span}");
     let page = |span: &str| format!("{url}/?model={model}&group_by={ATTRIBUTE}&{span}");
     let mut columns = [const { Vec::new() }; 4];
@@ -102,7 +107,7 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
         let viewers = (0..VIEWERS).map(|viewer| {
             let (done, pages, page) = (&done, &pages, &page);
             // A viewer looks at a view of their own: the first who opens it computes it.
-            let address = page(&format!("to=2100-01-{:02}", viewer + 1));
+            let address = page(&format!("to=2199-01-{:02}", viewer + 1));
             async move {
                 tokio::time::sleep(READING * viewer as u32 / VIEWERS as u32).await;
                 while !done.load(Ordering::Relaxed) {

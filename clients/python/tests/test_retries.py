@@ -235,13 +235,17 @@ def test_fewer_results_than_were_asked_for_are_an_error() -> None:
 
 def info(max_batch: int) -> dict[str, object]:
     fields = ("max_tokens", "max_users", "max_rewards", "max_pending_cells", "max_examples", "max_body_bytes")
-    more = ("max_pending_body_bytes", "max_in_flight", "request_timeout_ms")
+    more = ("max_pending_body_bytes", "max_in_flight", "request_timeout_ms", "min_users")
     return {
         "name": "polyreward",
         "version": "0",
         "backbone": {"name": "b", "hash": "h", "dim": 1, "max_tokens": 1},
         "models": [],
         "limits": {"max_batch": max_batch, **dict.fromkeys((*fields, *more), 10_000)},
+        "max_input_length": 1,
+        "max_client_batch_size": 1,
+        "max_concurrent_requests": 1,
+        "auto_truncate": True,
         "embedding_cache": {"entries": 0, "bytes": 0, "max_bytes": 0, "hits": 0, "misses": 0},
         "queue": {"texts": 0},
     }

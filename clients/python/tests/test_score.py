@@ -9,8 +9,8 @@ import pytest
 from people import PROMPT, answers, likes
 
 from polyreward import AsyncClient, Client, InvalidInput, NotFound, Retry, TooLarge
-from polyreward.models import ItemResult, PairResult, RefusedResult
-from polyreward.types import Item, Pair
+from polyreward.models import ItemResult, PairResult, RefusedResult, Tournament
+from polyreward.types import Audience, Item, Pair
 
 TEA, COFFEE = answers("tea"), answers("coffee")
 
@@ -78,6 +78,45 @@ def test_an_audience_has_the_aggregates_that_were_asked_for(client: Client, drin
     assert all(0 <= reward <= 1 for reward in aggregates.mean + aggregates.min)
     assert reply.audience is not None
     assert reply.audience.users == 1
+
+
+BOTH: Audience = {
+    "groups": [
+        {"group": {"drink": "tea"}, "weight": 0.75},
+        {"group": {"drink": "coffee"}, "weight": 0.25},
+    ]
+}
+
+
+def test_groups_count_by_weight_and_the_worst_off_by_themselves(client: Client, drinkers: None) -> None:
+    reply = client.score(
+        items=items(1), audience={**BOTH, "aggregate": ["mean", "min", "nash"]}, model="lore", reward_scale="win_rate"
+    )
+    result = reply.results[0]
+    tea, coffee = result.groups
+    aggregates = result.aggregates
+    assert aggregates.mean == pytest.approx([0.75 * a + 0.25 * b for a, b in zip(tea, coffee)], abs=1e-5)
+    assert aggregates.min == pytest.approx([min(a, b) for a, b in zip(tea, coffee)], abs=1e-6)
+    assert aggregates.nash == pytest.approx([a**0.75 * b**0.25 for a, b in zip(tea, coffee)], abs=1e-5)
+    assert reply.audience is not None
+    assert reply.audience.groups == [1, 1]
+    with pytest.raises(InvalidInput) as refused:
+        client.score(items=items(1), audience={**BOTH, "aggregate": ["nash"]}, model="lore")
+    assert [fault.pointer for fault in refused.value.errors] == ["/audience/aggregate/0"]
+
+
+def test_a_tournament_names_a_winner_by_each_rule(client: Client, url: str, drinkers: None) -> None:
+    responses = [COFFEE[20], TEA[20], "neither"]
+    reply = client.tournament(PROMPT, responses, BOTH, model="lore")
+    assert reply.preference[0][1] == 1 - reply.preference[1][0]
+    assert sum(reply.maximal_lottery) == pytest.approx(1)
+    assert reply.winners.borda == reply.borda.index(max(reply.borda))
+
+    async def awaited() -> Tournament:
+        async with AsyncClient(url) as other:
+            return await other.tournament(PROMPT, responses, BOTH, model="lore")
+
+    assert asyncio.run(awaited()).preference == reply.preference
 
 
 @pytest.mark.parametrize("kind", ["pairs", "items"])

@@ -39,6 +39,7 @@ from polyreward.types import (
     LabelledComparison,
     OnOverflow,
     Pair,
+    Prompt,
     RewardScale,
     Step,
 )
@@ -247,6 +248,18 @@ class AsyncClient:
     ) -> replies.Queries:
         """Which of these pairs to ask a person about next, from the one whose answer would tell most."""
         return await self._call(_calls.queries(user_id, pairs, model, limit, on_overflow))
+
+    async def tournament(
+        self,
+        prompt: Prompt,
+        responses: Sequence[str],
+        audience: Audience,
+        *,
+        model: str | None = None,
+        on_overflow: OnOverflow | None = None,
+    ) -> replies.Tournament:
+        """Who wins among responses to one prompt before an audience, by rules that may disagree."""
+        return await self._call(_calls.tournament(prompt, responses, audience, model, on_overflow))
 
     async def user(self, user_id: str) -> replies.UserProfile:
         """One person: attributes, examples, and what each model believes in words and numbers."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from polyreward import measures, models
 from polyreward._wire import Call, get, id_in_path, post, put
-from polyreward.types import Attributes, Example, LabelledComparison, OnOverflow, Pair, Step
+from polyreward.types import Attributes, Audience, Example, LabelledComparison, OnOverflow, Pair, Prompt, Step
 
 GroupBy = str | Sequence[str] | None
 
@@ -27,6 +27,23 @@ def queries(
 ) -> Call[models.Queries]:
     body = {"pairs": list(pairs), "model": model, "limit": limit, "on_overflow": on_overflow}
     return post(f"/users/{id_in_path(user_id)}/queries", body, models.Queries)
+
+
+def tournament(
+    prompt: Prompt,
+    responses: Sequence[str],
+    audience: Audience,
+    model: str | None,
+    on_overflow: OnOverflow | None,
+) -> Call[models.Tournament]:
+    body = {
+        "prompt": prompt,
+        "responses": list(responses),
+        "audience": dict(audience),
+        "model": model,
+        "on_overflow": on_overflow,
+    }
+    return post("/tournament", body, models.Tournament)
 
 
 def user(user_id: str) -> Call[models.UserProfile]:

@@ -38,6 +38,7 @@ from polyreward.types import (
     LabelledComparison,
     OnOverflow,
     Pair,
+    Prompt,
     RewardScale,
     Step,
 )
@@ -251,6 +252,18 @@ class Client:
     ) -> replies.Queries:
         """Which of these pairs to ask a person about next, from the one whose answer would tell most."""
         return self._call(_calls.queries(user_id, pairs, model, limit, on_overflow))
+
+    def tournament(
+        self,
+        prompt: Prompt,
+        responses: Sequence[str],
+        audience: Audience,
+        *,
+        model: str | None = None,
+        on_overflow: OnOverflow | None = None,
+    ) -> replies.Tournament:
+        """Who wins among responses to one prompt before an audience, by rules that may disagree."""
+        return self._call(_calls.tournament(prompt, responses, audience, model, on_overflow))
 
     def user(self, user_id: str) -> replies.UserProfile:
         """One person: attributes, examples, and what each model believes in words and numbers."""

@@ -104,6 +104,8 @@ class Aggregates(Reply):
     min: list[float] | None = None
     p20: list[float] | None = None
     share: list[float] | None = None
+    softmin: list[float] | None = None
+    nash: list[float] | None = None
 
 
 class AudienceResult(Reply):
@@ -112,6 +114,8 @@ class AudienceResult(Reply):
     aggregates: Aggregates
     ranking: list[int]
     truncated: bool
+    #: `[group][response]`: the mean of each group, where several were asked for.
+    groups: list[list[float]] = []
     preference: float | None = None
     uncertainty: float | None = None
 
@@ -140,6 +144,8 @@ class ScoredAudience(Reply):
 
     users: int
     left_out: int | None = None
+    #: Of `users`, those of each group, where several were asked for.
+    groups: list[int] = []
 
 
 class Usage(Reply):
@@ -397,7 +403,7 @@ class Limits(Reply):
     max_in_flight: int
     request_timeout_ms: int
     #: People that a group has at least to be shown in an answer about accuracy.
-    min_users: int | None = None
+    min_users: int
 
 
 class Backbone(Reply):
@@ -428,6 +434,36 @@ class Queue(Reply):
     texts: int
 
 
+class Winners(Reply):
+    """Positions of the winners of a tournament by each rule; the first of several."""
+
+    condorcet: int | None
+    borda: int
+    copeland: int
+    maximal_lottery: int
+    mean: int
+    min: int
+
+
+class Tournament(Reply):
+    """Who wins among responses to one prompt, by rules that may disagree. Lists are by response, matrices `[a][b]`."""
+
+    model: str
+    backbone: str
+    audience: ScoredAudience
+    preference: list[list[float]]
+    uncertainty: list[list[float]]
+    condorcet_winner: int | None
+    borda: list[float]
+    copeland: list[float]
+    maximal_lottery: list[float]
+    mean: list[float]
+    min: list[float]
+    winners: Winners
+    unanimous: bool
+    usage: Usage
+
+
 class Info(Reply):
     """What this server is, and what it takes."""
 
@@ -438,7 +474,13 @@ class Info(Reply):
     limits: Limits
     embedding_cache: EmbeddingCache
     queue: Queue
+    #: What follows says it in the words of text-embeddings-inference.
+    max_input_length: int
+    max_client_batch_size: int
+    max_concurrent_requests: int
+    auto_truncate: bool
     default_model: str | None = None
+    model_id: str | None = None
 
 
 class Health(Reply):

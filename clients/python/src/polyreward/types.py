@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 __all__ = [
     "Aggregate",
@@ -18,13 +18,14 @@ __all__ = [
     "Prompt",
     "RewardScale",
     "Step",
+    "WeightedGroup",
 ]
 
 Attributes = Mapping[str, str]
 """What is known of a person, as `{"country": "UK"}`."""
 
-Aggregate = Literal["mean", "min", "p20", "share"]
-"""How the rewards of an audience become one."""
+Aggregate = Literal["mean", "min", "p20", "share", "softmin", "nash"]
+"""How the rewards of an audience become one; the last two on the `win_rate` scale alone."""
 
 OnOverflow = Literal["truncate", "error"]
 """What becomes of a text longer than the backbone's window."""
@@ -74,11 +75,23 @@ class Example(TypedDict):
     id: NotRequired[str | None]
 
 
-class Audience(TypedDict, total=False):
-    """A group, and the numbers that stand for its members' rewards."""
+class WeightedGroup(TypedDict):
+    """A group that counts by a weight, 1 by default, however many its members are."""
 
-    group: Required[Attributes]
+    group: Attributes
+    weight: NotRequired[float | None]
+
+
+class Audience(TypedDict, total=False):
+    """A group, whose members count once each, or groups, each of which is one voice; and what their rewards become."""
+
+    group: Attributes | None
+    groups: Sequence[WeightedGroup] | None
     aggregate: Sequence[Aggregate] | None
+    #: Of `softmin`.
+    temperature: float | None
+    #: Of `nash`: the win rate that everybody has without an agreement.
+    disagreement: float | None
 
 
 class LabelledComparison(TypedDict):

@@ -24,7 +24,7 @@ CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser test-client test-trl check bench fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser test-client test-trl check bench simulations fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ check-tools: ruff
 bench: train-sample postgres ## measure against the budgets
 	$(PYTHON) tools/with_postgres.py -- \
 	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench store --bench accuracy
+
+simulations: prerequisites ## how often the intervals of accuracy hold the truth (minutes)
+	cargo test --release --locked --package polyreward-heads simulation -- --ignored --nocapture --test-threads 1
 
 fmt: ruff ## format Rust and Python
 	cargo fmt --all

@@ -55,7 +55,8 @@ CREATE INDEX predictions_by_time ON predictions (tenant_id, model, created_at);
 -- The worst first: a page shows a few of them, and must not look at all.
 CREATE INDEX predictions_by_preference ON predictions (tenant_id, model, preference, user_id, example_id);
 
--- Every prediction with what is counted of it. Right is 1, wrong 0 and undecided one half. Classes of `shot` begin with 0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64 and 128 examples. Losses are in nats.
+-- Every prediction with what is counted of it. Right is 1, wrong 0 and undecided one half. Losses are in nats. Classes of
+-- `shot` begin with 0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64 and 128 examples.
 CREATE VIEW scored_predictions AS
 SELECT tenant_id,
        user_id,
@@ -159,7 +160,7 @@ CREATE VIEW person_shot_tallies AS
 SELECT tenant_id,
        model,
        user_id,
-       shot_class AS shot_class,
+       shot_class,
        CAST(count(*) AS REAL) AS n,
        sum(correct) AS correct,
        sum(log_loss) AS log_loss,

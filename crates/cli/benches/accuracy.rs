@@ -69,6 +69,19 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
         "# Accuracy\n\nPostgreSQL, 1 000 000 predictions by two models, 20 000 people, 200 groups; {ROUNDS} rounds. Cold: a span \
          never asked for.\n\n| measured | min | median | max |\n|---|---|---|---|\n"
     );
+    answers(client, url, model, &mut report).await?;
+    let pages = beside_viewers(client, url, model, &mut report).await?;
+    writeln!(report, "\nViewers opened {pages} pages meanwhile.")?;
+    Ok(report)
+}
+
+/// How long answers take.
+async fn answers(
+    client: &reqwest::Client,
+    url: &str,
+    model: &str,
+    report: &mut String,
+) -> anyhow::Result<()> {
     let asked = AtomicUsize::new(0);
     // The last moment is never reached by a prediction, so that the answers are alike and the questions are not.
     let span = || {
@@ -77,7 +90,7 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
         format!("to=21{:02}-{:02}-{:02}", at / 336, at / 28 % 12 + 1, at % 28 + 1)
     };
     let accuracy = |span: &str| format!("{url}/accuracy?model={model}&group_by={ATTRIBUTE}&{span}");
-    let page = |span: &str| format!("{url}/?model={model}&group_by={ATTRIBUTE}&{span}");
+    let page = |span: &str| page(url, model, span);
     let mut columns = [const { Vec::new() }; 4];
     for round in 0..=ROUNDS {
         let (first, second) = (accuracy(&span()), page(&span()));
@@ -96,8 +109,23 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
         "the dashboard, again, ms",
     ];
     for (label, column) in labels.into_iter().zip(columns) {
-        row(&mut report, label, column)?;
+        row(report, label, column)?;
     }
+    Ok(())
+}
+
+/// The dashboard's address with a span.
+fn page(url: &str, model: &str, span: &str) -> String {
+    format!("{url}/?model={model}&group_by={ATTRIBUTE}&{span}")
+}
+
+/// What scoring is like alone and beside people who look at the dashboard; how many pages they opened.
+async fn beside_viewers(
+    client: &reqwest::Client,
+    url: &str,
+    model: &str,
+    report: &mut String,
+) -> anyhow::Result<usize> {
     let mut columns = [const { Vec::new() }; 4];
     let pages = AtomicUsize::new(0);
     for round in 0..=ROUNDS {
@@ -105,9 +133,9 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
         let done = AtomicBool::new(false);
         let before = pages.load(Ordering::Relaxed);
         let viewers = (0..VIEWERS).map(|viewer| {
-            let (done, pages, page) = (&done, &pages, &page);
+            let (done, pages) = (&done, &pages);
             // A viewer looks at a view of their own: the first who opens it computes it.
-            let address = page(&format!("to=2199-01-{:02}", viewer + 1));
+            let address = page(url, model, &format!("to=2199-01-{:02}", viewer + 1));
             async move {
                 tokio::time::sleep(READING * viewer as u32 / VIEWERS as u32).await;
                 while !done.load(Ordering::Relaxed) {
@@ -152,10 +180,9 @@ async fn measure(client: &reqwest::Client, url: &str, model: &str) -> anyhow::Re
         "requests/s with / without viewers",
     ];
     for (label, column) in labels.into_iter().zip(columns) {
-        row(&mut report, label, column)?;
+        row(report, label, column)?;
     }
-    writeln!(report, "\nViewers opened {} pages meanwhile.", pages.load(Ordering::Relaxed))?;
-    Ok(report)
+    Ok(pages.into_inner())
 }
 
 fn row(report: &mut String, label: &str, column: Vec<f64>) -> anyhow::Result<()> {

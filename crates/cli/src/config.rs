@@ -265,6 +265,11 @@ impl Accuracy {
         }
     }
 
+    /// Connections to the database: one for each answer that is computed, and one for whoever asks what moment it is.
+    pub fn connections(&self) -> u32 {
+        u32::try_from(self.max_concurrent).unwrap_or(u32::MAX).max(1).saturating_add(1)
+    }
+
     /// How long the database may take for one part of an answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)

@@ -26,11 +26,14 @@ pub enum Open {
 impl Open {
     /// Opens the database that a configuration names, makes it where there is none, and brings it up to date.
     pub async fn of(config: &Config) -> anyhow::Result<Self> {
-        let (config, measure_timeout) = (&config.database, config.accuracy.timeout());
+        let (measure_timeout, measure_connections) =
+            (config.accuracy.timeout(), config.accuracy.connections());
+        let config = &config.database;
         if let Some(path) = sqlite_path(config.url.expose()) {
             let options = SqliteOptions {
                 acquire_timeout: config.acquire_timeout(),
                 measure_timeout,
+                measure_connections,
                 ..SqliteOptions::default()
             };
             let storage = SqliteStorage::open(path, &options).await.context("database.url")?;
@@ -42,6 +45,7 @@ impl Open {
                 acquire_timeout: config.acquire_timeout(),
                 statement_timeout: Duration::from_millis(config.statement_timeout_ms),
                 measure_timeout,
+                measure_connections,
                 ..PostgresOptions::default()
             };
             let connected = PostgresStorage::connect(config.url.expose(), &options).await;

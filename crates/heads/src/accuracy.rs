@@ -161,6 +161,8 @@ pub fn by_group(people: Grouped<'_>, bootstrap: Bootstrap) -> Option<GroupedFigu
     let order = Order::new(people.group_of, &shown, |at| people.tallies[at].n() > 0);
     let mean_share = everybody.user_accuracy();
     let rows = order.rows(people.tallies, mean_share);
+    // The same people are drawn whatever the groups, so that the figures of everybody are the same, too.
+    let places = order.places(people.tallies.len());
     let mut overall = None;
     let mut groups = vec![None; people.groups];
     let mut drawn_groups = Vec::with_capacity(order.segments.len());
@@ -169,7 +171,7 @@ pub fn by_group(people: Grouped<'_>, bootstrap: Bootstrap) -> Option<GroupedFigu
         let first = batch * BATCH;
         let segments = &order.segments[first..order.segments.len().min(first + BATCH)];
         let width = (segments.len() + 1) * STATISTICS;
-        let drawn = draw(rows.len(), bootstrap, width, |draws, to| {
+        let drawn = draw(&places, bootstrap, width, |draws, to| {
             let mut totals = [Drawn::default(); TOGETHER];
             let mut write = |at: usize, sums: &[Drawn]| {
                 for (sums, to) in sums.iter().zip(to.chunks_exact_mut(width)) {

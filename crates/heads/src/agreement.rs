@@ -7,7 +7,7 @@ use std::ops::AddAssign;
 
 use crate::{
     evaluation::{Bootstrap, Interval},
-    resampling::{draw, percentiles},
+    resampling::{draw, in_order, percentiles},
 };
 
 /// Rows that are drawn, at most: more pairs than these are added up by as many consecutive ones as it takes.
@@ -119,7 +119,7 @@ pub fn agreement(votes: &[Votes], bootstrap: Bootstrap) -> Option<Agreement> {
         total += *unit;
     }
     let rows = added_up(&units);
-    let drawn = draw(rows.len(), bootstrap, KINDS, |draws, to| {
+    let drawn = draw(&in_order(rows.len()), bootstrap, KINDS, |draws, to| {
         for (counts, to) in draws.iter().zip(to.chunks_exact_mut(KINDS)) {
             let mut sums = Sums::default();
             for (row, count) in rows.iter().zip(counts) {

@@ -13,41 +13,42 @@ const WORTH_A_THREAD: usize = 1 << 22;
 /// Draws that are made before their statistics are: whoever walks through all units does it once for all of these.
 pub(crate) const TOGETHER: usize = 8;
 
-/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each of `units` was drawn, for up to
-/// [`TOGETHER`] draws, and fills a row for each.
+/// `width` statistics of each draw, `[draws, width]`. `statistics` is given how often each unit was drawn, for up to
+/// [`TOGETHER`] draws, and fills a row for each. `places` says where the count of each unit stands, so that the same units are
+/// drawn in whatever order they are counted.
 ///
 /// Each draw has a stream of random numbers of its own, so that the result is the same however many threads share the work.
 /// They are half of the machine's at most: the other half goes on serving.
 pub(crate) fn draw(
-    units: usize,
+    places: &[u32],
     bootstrap: Bootstrap,
     width: usize,
     statistics: impl Fn(&[Vec<u16>], &mut [f64]) + Sync,
 ) -> Vec<f64> {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-    let threads = cores.min((units * bootstrap.draws).div_ceil(WORTH_A_THREAD));
-    draw_on(threads, units, bootstrap, width, statistics)
+    let threads = cores.min((places.len() * bootstrap.draws).div_ceil(WORTH_A_THREAD));
+    draw_on(threads, places, bootstrap, width, statistics)
 }
 
 fn draw_on(
     threads: usize,
-    units: usize,
+    places: &[u32],
     bootstrap: Bootstrap,
     width: usize,
     statistics: impl Fn(&[Vec<u16>], &mut [f64]) + Sync,
 ) -> Vec<f64> {
     let mut drawn = vec![0.0; bootstrap.draws * width];
-    if drawn.is_empty() || units == 0 {
+    if drawn.is_empty() || places.is_empty() {
         return drawn;
     }
     let share = bootstrap.draws.div_ceil(threads);
     let work = |first: usize, rows: &mut [f64]| {
-        let mut counts = vec![vec![0_u16; units]; TOGETHER];
+        let mut counts = vec![vec![0_u16; places.len()]; TOGETHER];
         for (at, rows) in rows.chunks_mut(TOGETHER * width).enumerate() {
             let counts = &mut counts[..rows.len() / width];
             for (draw, counts) in counts.iter_mut().enumerate() {
                 let draw = first + at * TOGETHER + draw;
-                count_draw(counts, &mut stream(bootstrap.seed, draw as u64));
+                count_draw(counts, places, &mut stream(bootstrap.seed, draw as u64));
             }
             statistics(counts, rows);
         }
@@ -65,6 +66,11 @@ fn draw_on(
     drawn
 }
 
+/// Places of units that are counted in the order in which they are drawn.
+pub(crate) fn in_order(units: usize) -> Vec<u32> {
+    (0..).take(units).collect()
+}
+
 /// Random numbers of their own for each `stream` of a seed.
 pub(crate) fn stream(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -78,12 +84,11 @@ pub(crate) fn below(bound: usize, rng: &mut ChaCha8Rng) -> usize {
 }
 
 /// How often each unit comes when as many are drawn as there are.
-fn count_draw(counts: &mut [u16], rng: &mut ChaCha8Rng) {
-    let units = counts.len();
+fn count_draw(counts: &mut [u16], places: &[u32], rng: &mut ChaCha8Rng) {
     counts.fill(0);
-    for _ in 0..units {
+    for _ in places {
         // That one unit comes 65 536 times takes that many units, and then has a chance of 1 in 65 536 factorial.
-        counts[below(units, rng)] += 1;
+        counts[places[below(places.len(), rng)] as usize] += 1;
     }
 }
 
@@ -114,7 +119,7 @@ mod tests {
     fn a_draw_is_the_same_on_any_number_of_threads() {
         let bootstrap = Bootstrap { draws: 53, seed: 9 };
         let on = |threads| {
-            draw_on(threads, 20, bootstrap, 20, |draws, to| {
+            draw_on(threads, &in_order(20), bootstrap, 20, |draws, to| {
                 for (counts, to) in draws.iter().zip(to.chunks_exact_mut(20)) {
                     for (count, to) in counts.iter().zip(to) {
                         *to = f64::from(*count);

@@ -5,6 +5,7 @@
 //! reply has, panics caught; then, except for the probes, a place among the requests in flight and the deadline;
 //! then the handler, whose extractor reads the body. Whatever goes wrong becomes a [`Problem`] once, here.
 
+mod aside;
 mod auth;
 mod compat;
 mod dashboard;

@@ -6,12 +6,13 @@ use polyreward_backbone::Backbone;
 use polyreward_domain::{ModelRef, ModelSelector, Overflow, StateVersion, TenantId, UserId};
 
 use crate::{
+    aside::aside,
     judge::ranking,
     metrics,
     people::{People, Resolved},
     registry::ModelRegistry,
     score::{
-        Asked, Pair, RewardScale, ScoreError, Usage, UserSeen, Work, aside,
+        Asked, Pair, RewardScale, ScoreError, Usage, UserSeen, Work,
         plan::Plan,
         room::Wanted,
         task::{Panel, Task},

@@ -1,6 +1,7 @@
 //! Use cases: score, learn, measure; joins backbone, heads and models, and knows no HTTP.
 
 mod access;
+mod aside;
 mod ask;
 mod clock;
 mod corpus;

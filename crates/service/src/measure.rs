@@ -21,6 +21,7 @@ pub use outcome::{Accuracy, Curve, Curves, GroupFigures, Point, Shots, StepStart
 
 use self::desk::{Desk, Stamp, Turns, Undone};
 use crate::{
+    aside::aside,
     people::People,
     registry::{ModelRegistry, RegistryError},
     score::{ScoreError, Scorer},
@@ -231,18 +232,13 @@ impl Measurer {
                 check_attributes(&*storage, &tenant, &question.group_by).await?;
                 let predictions = question.predictions();
                 let people = storage.person_sums(&tenant, &predictions, &question.group_by).await?;
-                let mut votes =
-                    storage.pair_votes(&tenant, question.span, &question.group_by, MAX_VOTES).await?;
-                if votes.len() >= MAX_VOTES {
-                    // The last pair may lack a group.
-                    let last = votes.last().map(|votes| votes.pair);
-                    votes.retain(|votes| Some(votes.pair) != last);
-                }
-                aside(move || {
+                let votes = storage.pair_votes(&tenant, question.span, &question.group_by, MAX_VOTES).await?;
+                let answer = aside(move || {
                     let agreement = figures::agreement_on(&votes);
                     Arc::new(figures::accuracy(&question, figures::rows(people), agreement))
                 })
-                .await
+                .await?;
+                Ok(answer)
             }
             .boxed()
         };
@@ -501,15 +497,4 @@ fn version_before(models: &[MeasuredModel], model: &ModelRef) -> Option<ModelRef
         .iter()
         .filter(|known| known.model.name == model.name && known.model != *model && known.first < since);
     earlier.max_by_key(|known| known.first).map(|known| known.model.clone())
-}
-
-/// Runs arithmetic that may take seconds on a thread that answers nobody else.
-async fn aside<T: Send + 'static>(arithmetic: impl FnOnce() -> T + Send + 'static) -> Result<T, Undone> {
-    match tokio::task::spawn_blocking(arithmetic).await {
-        Ok(result) => Ok(result),
-        Err(stopped) => match stopped.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Undone::GivenUp),
-        },
-    }
 }

@@ -22,6 +22,7 @@ use self::{
     task::{Panel, Task, TaskError},
 };
 use crate::{
+    aside::{Stopped, aside},
     judge::Judge,
     metrics,
     people::{People, Person, Resolved, StatesError, Unusable, evidence::version_together},
@@ -380,6 +381,12 @@ pub enum ScoreError {
     Head(#[from] HeadError),
 }
 
+impl From<Stopped> for ScoreError {
+    fn from(_: Stopped) -> Self {
+        Self::Backbone(BackboneError::Stopped)
+    }
+}
+
 impl From<TaskError> for ScoreError {
     fn from(error: TaskError) -> Self {
         match error {
@@ -576,19 +583,6 @@ impl Scorer {
                 members
             }
         })
-    }
-}
-
-/// Runs arithmetic that may take seconds, as for a large request on the `win_rate` scale: not on a thread that answers probes.
-pub(crate) async fn aside<T: Send + 'static>(
-    arithmetic: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ScoreError> {
-    match tokio::task::spawn_blocking(arithmetic).await {
-        Ok(result) => Ok(result),
-        Err(stopped) => match stopped.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ScoreError::Backbone(BackboneError::Stopped)),
-        },
     }
 }
 

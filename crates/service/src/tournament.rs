@@ -7,10 +7,11 @@ use polyreward_domain::{ModelRef, ModelSelector, Overflow, Prompt, StateVersion,
 use polyreward_heads::{Tournament, TournamentError};
 
 use crate::{
+    aside::aside,
     judge::ranking,
     score::{
         Aggregate, Answer, AudienceScore, Fault, Item, Pair, Part, RewardScale, ScoreError, ScoreOutcome,
-        ScoreQuery, Scored, Scorer, Seen, Usage, Whose, Work, aside,
+        ScoreQuery, Scored, Scorer, Seen, Usage, Whose, Work,
     },
 };
 
@@ -135,7 +136,8 @@ impl Scorer {
             let lottery = tournament.maximal_lottery()?;
             Ok::<_, TournamentError>((tournament, lottery))
         })
-        .await??;
+        .await
+        .map_err(ScoreError::from)??;
         let mut answers = scores(&of_items);
         let AudienceScore { aggregates, .. } = answers.next().expect("one item was asked for");
         let of =

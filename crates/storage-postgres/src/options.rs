@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-/// Connections that add up predictions, apart from all others: whoever scores waits for none of it.
-const MEASURING_CONNECTIONS: u32 = 2;
-
 /// What is bounded, and by how much.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
@@ -18,6 +15,9 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
     /// How long one statement of [`polyreward_storage::Measures`] may run.
     pub measure_timeout: Duration,
+    /// Connections that add up predictions, beside the others: one for each answer that is computed at once, and one for
+    /// whoever asks whether a kept one is still good.
+    pub measure_connections: u32,
     /// How long a statement may wait for another writer.
     pub lock_timeout: Duration,
     /// How long a transaction may do nothing before the server ends it: its process may be gone.
@@ -33,6 +33,7 @@ impl Default for PostgresOptions {
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(15),
             measure_timeout: Duration::from_secs(10),
+            measure_connections: 2,
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(30),
             application_name: "polyreward".to_owned(),
@@ -64,7 +65,7 @@ impl PostgresOptions {
     /// As these, for the connections that add up predictions.
     pub(crate) fn measuring(&self) -> Self {
         Self {
-            max_connections: MEASURING_CONNECTIONS,
+            max_connections: self.measure_connections,
             statement_timeout: self.measure_timeout,
             ..self.clone()
         }

@@ -23,9 +23,6 @@ use crate::{
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
 
-/// Connections that add up predictions, apart from all others: whoever scores waits for none of it.
-const MEASURING_CONNECTIONS: u32 = 2;
-
 /// Between two attempts at what SQLite does not wait for by itself.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
@@ -40,6 +37,9 @@ pub struct SqliteOptions {
     pub acquire_timeout: Duration,
     /// How long one question of [`polyreward_storage::Measures`] may take.
     pub measure_timeout: Duration,
+    /// Connections that add up predictions, beside the others: one for each answer that is computed at once, and one for
+    /// whoever asks whether a kept one is still good.
+    pub measure_connections: u32,
 }
 
 impl Default for SqliteOptions {
@@ -49,6 +49,7 @@ impl Default for SqliteOptions {
             busy_timeout: Duration::from_secs(5),
             acquire_timeout: Duration::from_secs(5),
             measure_timeout: Duration::from_secs(10),
+            measure_connections: 2,
         }
     }
 }
@@ -131,7 +132,7 @@ impl SqliteStorage {
             readers: pool(options.readers, options.acquire_timeout)
                 .connect_lazy_with(connect.clone().pragma("query_only", "ON")),
             measuring: Measuring::new(
-                pool(MEASURING_CONNECTIONS, options.acquire_timeout)
+                pool(options.measure_connections, options.acquire_timeout)
                     .connect_lazy_with(connect.clone().pragma("query_only", "ON")),
                 options.measure_timeout,
             ),

@@ -208,7 +208,7 @@ pub trait Measures: Debug + Send + Sync {
     ) -> Result<Vec<StepSums>, StorageError>;
 
     /// Pairs that at least two people judged, by group, in the order of their digests, which is as good as a draw; at most
-    /// `limit` rows.
+    /// `limit` rows, and each pair whole.
     async fn pair_votes(
         &self,
         tenant: &TenantId,

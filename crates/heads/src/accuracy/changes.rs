@@ -131,7 +131,7 @@ pub fn changes(current: Grouped<'_>, previous: Grouped<'_>, bootstrap: Bootstrap
         return None;
     }
     let values = now.observed(&order).since(before.observed(&order));
-    let drawn = draw(order.people.len(), bootstrap, FIGURES, |draws, to| {
+    let drawn = draw(&order.places(current.tallies.len()), bootstrap, FIGURES, |draws, to| {
         let pairs = now.drawn(&order, draws).into_iter().zip(before.drawn(&order, draws));
         for ((now, before), to) in pairs.zip(to.chunks_exact_mut(FIGURES)) {
             to.copy_from_slice(&now.since(before));

@@ -35,6 +35,15 @@ impl Order {
         Self { people, segments }
     }
 
+    /// Where each of these people stands in this order, in the order in which all `given` were.
+    pub(super) fn places(&self, given: usize) -> Vec<u32> {
+        let mut places: Vec<Option<u32>> = vec![None; given];
+        for (place, person) in (0..).zip(&self.people) {
+            places[*person] = Some(place);
+        }
+        places.into_iter().flatten().collect()
+    }
+
     /// The people's rows in this order.
     pub(super) fn rows(&self, tallies: &[Tally], mean_share: f64) -> Vec<Row> {
         self.people.iter().map(|at| row(&tallies[*at], mean_share)).collect()

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{gap::range_of, *};
 use crate::{
     evaluation::quantile,
-    resampling::{draw, stream},
+    resampling::{draw, in_order, stream},
 };
 
 const DRAWS: usize = 400;
@@ -150,12 +150,16 @@ fn coverage_of_the_gap() {
                 };
                 let ones = vec![1; people.len()];
                 let estimates: Vec<f64> = (0..groups).map(|at| of(&ones, at)).collect();
-                let drawn =
-                    draw(people.len(), Bootstrap { draws: DRAWS, seed: repeat }, groups, |draws, to| {
+                let drawn = draw(
+                    &in_order(people.len()),
+                    Bootstrap { draws: DRAWS, seed: repeat },
+                    groups,
+                    |draws, to| {
                         for (at, to) in to.iter_mut().enumerate() {
                             *to = of(&draws[at / groups], at % groups);
                         }
-                    });
+                    },
+                );
                 score.add(gap_candidates(&estimates, &drawn, users), truth);
             }
             score.print(&format!("{groups} x {users}: {what}"));
@@ -220,13 +224,17 @@ fn coverage_of_the_calibration_error() {
                 let n = totals.sums.n();
                 let bins = |excesses| figures::calibration_bins(n, excesses);
                 let estimate = bins(figures::excesses(&totals.sums));
-                let drawn =
-                    draw(users, Bootstrap { draws: DRAWS, seed: repeat }, rows::CLASSES, |draws, to| {
+                let drawn = draw(
+                    &in_order(users),
+                    Bootstrap { draws: DRAWS, seed: repeat },
+                    rows::CLASSES,
+                    |draws, to| {
                         let sums = Drawn::of(&rows, draws, 0..users);
                         for (sums, to) in sums.iter().zip(to.chunks_exact_mut(rows::CLASSES)) {
                             to.copy_from_slice(&bins(sums.excesses()));
                         }
-                    });
+                    },
+                );
                 let norm = |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).sum::<f64>();
                 let norms = sorted(drawn.chunks(rows::CLASSES).map(|draw| norm(&mut draw.iter().copied())));
                 let signed =

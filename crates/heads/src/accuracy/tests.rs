@@ -283,3 +283,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_figures_of_everybody_do_not_depend_on_how_they_are_grouped() {
+    let (tallies, group_of) = tossed(&[(30, 0.8), (25, 0.6), (3, 0.5)], 9, 11);
+    let mixed: Vec<usize> = (0..tallies.len()).map(|at| at * 7 % 4).collect();
+    let overall = |of: &[usize], min_users| {
+        let people = Grouped { tallies: &tallies, group_of: of, groups: 4, min_users };
+        by_group(people, Bootstrap::default()).unwrap().overall
+    };
+    let (one, other) = (overall(&group_of, 5), overall(&mixed, 1));
+    let pairs = [
+        (one.accuracy_ci, other.accuracy_ci),
+        (one.user_accuracy_ci, other.user_accuracy_ci),
+        (one.ece_ci, other.ece_ci),
+        (one.gain_ci, other.gain_ci),
+    ];
+    for (one, other) in pairs {
+        let (one, other) = (one.unwrap(), other.unwrap());
+        // Sums in another order differ in their last bits; the calibration error's interval is made in single precision.
+        assert!((0..2).all(|end| (one[end] - other[end]).abs() < 1e-6), "{one:?} {other:?}");
+    }
+}

@@ -8,11 +8,11 @@ use time::{
     Date, Duration, OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description,
 };
 
+use crate::routes::checked_min_n;
+
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 /// Years in which predictions can have been made.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=2199;
-/// People that a group can be asked to have at least.
-const MAX_MIN_N: usize = 1_000_000;
 const MAX_PAGE: usize = 1_000_000;
 /// Characters of a value that is shown again.
 const MAX_VALUE_CHARS: usize = 512;
@@ -164,8 +164,9 @@ pub(crate) struct Controls {
 }
 
 impl Controls {
-    /// Reads a query; what is wrong stays what it is by default, and is said.
-    pub fn of(query: &str) -> (Self, Vec<Fault>) {
+    /// Reads a query for a server that shows no group of fewer people than `floor`; what is wrong stays what it is by default,
+    /// and is said.
+    pub fn of(query: &str, floor: usize) -> (Self, Vec<Fault>) {
         let mut faults = Vec::new();
         let mut raw: [Option<String>; Control::ALL.len()] = Default::default();
         for (name, value) in pairs(query) {
@@ -184,7 +185,7 @@ impl Controls {
                 faults.push(Fault::of(*control, "is given more than once"));
             }
         }
-        let controls = Reader { raw: &raw, faults: &mut faults }.read();
+        let controls = Reader { raw: &raw, faults: &mut faults }.read(floor);
         (Self { raw, ..controls }, faults)
     }
 
@@ -236,7 +237,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(mut self) -> Controls {
+    fn read(mut self, floor: usize) -> Controls {
         let model = self.value(Control::Model, |text| text.parse().map_err(|error| format!("{error}")));
         let from = self.value(Control::From, date);
         let to = self.value(Control::To, date);
@@ -250,7 +251,7 @@ impl Reader<'_> {
             // The day that is named is included.
             to: to.map(|day| day.midnight().assume_utc() + Duration::DAY),
         };
-        let min_n = self.value(Control::MinN, |text| whole(text, MAX_MIN_N));
+        let min_n = self.value(Control::MinN, |text| checked_min_n(text.parse().ok(), floor));
         let page = self.value(Control::Page, |text| whole(text, MAX_PAGE)).unwrap_or(1);
         let step = self.value(Control::Step, |text| {
             let known = STEPS.iter().find(|(_, name)| *name == text);
@@ -371,14 +372,16 @@ mod tests {
 
     use super::*;
 
+    const FLOOR: usize = 5;
+
     fn faults(query: &str) -> Vec<String> {
-        Controls::of(query).1.iter().map(Fault::sentence).collect()
+        Controls::of(query, FLOOR).1.iter().map(Fault::sentence).collect()
     }
 
     #[test]
     fn a_query_is_read_and_written_back() {
         let query = "model=pal-a%403f9c&group_by=country&cross=age&from=2026-01-01&to=2026-01-31&min_n=20&step=day&sort=gain&page=2";
-        let (controls, faults) = Controls::of(query);
+        let (controls, faults) = Controls::of(query, FLOOR);
         assert_eq!(faults, []);
         assert_eq!(controls.query(), query);
         assert_eq!(controls.span.from, Some(datetime!(2026-01-01 0:00 UTC)));
@@ -392,10 +395,10 @@ mod tests {
 
     #[test]
     fn a_form_without_an_answer_is_no_fault() {
-        let (controls, faults) = Controls::of("model=&group_by=&cross=&from=&to=&min_n=&step=&sort=");
+        let (controls, faults) = Controls::of("model=&group_by=&cross=&from=&to=&min_n=&step=&sort=", FLOOR);
         assert_eq!(faults, []);
         assert_eq!(controls.group_by, Attribute::None);
-        assert_eq!(Controls::of("").0.group_by, Attribute::Unasked);
+        assert_eq!(Controls::of("", FLOOR).0.group_by, Attribute::Unasked);
         assert_eq!(controls.query(), "group_by=&cross=");
     }
 
@@ -408,6 +411,7 @@ mod tests {
             ("to=9999-12-31", "To: "),
             ("from=2026-02-01&to=2026-01-01", "To: is before From"),
             ("min_n=-1", "People at least: "),
+            ("min_n=4", "People at least: "),
             ("min_n=99999999999999999999", "People at least: "),
             ("page=0", "Page: "),
             ("step=year", "Step: "),
@@ -427,7 +431,7 @@ mod tests {
     fn any_text_survives_a_query() {
         for text in ["a&b=c", "\u{202e}ab", "100 %+1", "<img onerror=alert(1)>", "%zz%"] {
             let query = query_of([("group_by", text)]);
-            assert_eq!(Controls::of(&query).0.group_by, Attribute::Named(text.to_owned()));
+            assert_eq!(Controls::of(&query, FLOOR).0.group_by, Attribute::Named(text.to_owned()));
         }
     }
 }

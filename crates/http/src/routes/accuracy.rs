@@ -12,6 +12,7 @@ use axum::{
 use polyreward_domain::ModelRef;
 use polyreward_service::{MeasureError, Measurer};
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use self::{
     query::Format,
@@ -21,10 +22,32 @@ pub(crate) use self::{
     query::{checked_min_n, key_faults},
     reply::AccuracyReply,
 };
-use crate::{auth::Authorized, limits::Deadline, problem::Problem, routes::score::MODEL_VERSION};
+use crate::{
+    aside::write_aside, auth::Authorized, limits::Deadline, problem::Problem, routes::score::MODEL_VERSION,
+};
 
 /// Rows from which on an answer is written by a thread that answers nobody else.
 const LARGE: usize = 256;
+
+/// What every question about accuracy takes in its query string.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the description of what `query` reads")]
+struct MeasureParams {
+    /// As `name` for its newest version, or `name@version`, loaded or not; by default the server's.
+    model: Option<String>,
+    /// Attributes that make groups: at most two, with a comma between them.
+    group_by: Option<String>,
+    /// Predictions from then on: RFC 3339, or a day, which begins at midnight UTC.
+    from: Option<String>,
+    /// Predictions before then.
+    to: Option<String>,
+    /// People that a shown group, or point of a group, has at least; can only raise the server's floor, `min_users` of
+    /// `GET /info`.
+    min_n: Option<usize>,
+    /// `json`, the default, or `csv`.
+    format: Option<String>,
+}
 
 /// For whom a model is right, from predictions that were each made before its example was learned from.
 ///
@@ -32,12 +55,7 @@ const LARGE: usize = 256;
 /// one person prefers goes together. Groups of fewer people than the floor are counted and not shown. `format=csv` gives the
 /// rows as a table.
 #[utoipa::path(get, path = "/accuracy", tag = "accuracy", operation_id = "accuracy", params(
-    ("model" = Option<String>, Query, description = "As `name` for its newest version, or `name@version`, loaded or not; by default the server's"),
-    ("group_by" = Option<String>, Query, description = "Attributes that make the groups: at most two, with a comma between them"),
-    ("from" = Option<String>, Query, description = "Predictions from then on: RFC 3339, or a day, which begins at midnight UTC"),
-    ("to" = Option<String>, Query, description = "Predictions before then"),
-    ("min_n" = Option<usize>, Query, description = "People that a shown group has at least; can only raise the server's floor, `min_users` of `GET /info`"),
-    ("format" = Option<String>, Query, description = "`json`, the default, or `csv`"),
+    MeasureParams,
     ("x-request-timeout-ms" = Option<u64>, Header, description = "Lowers the deadline of 100 s", minimum = 1),
 ), responses(
     (status = 200, description = "Accuracy by group", content((AccuracyReply = "application/json"), (String = "text/csv")), headers(
@@ -64,12 +82,7 @@ pub(crate) async fn accuracy(
 /// `shots` of a point are from the least to the most number of examples. The gain says whether, and from how many examples
 /// on, it helps to know a person.
 #[utoipa::path(get, path = "/accuracy/shots", tag = "accuracy", operation_id = "accuracy_by_shots", params(
-    ("model" = Option<String>, Query, description = "As `name` for its newest version, or `name@version`, loaded or not; by default the server's"),
-    ("group_by" = Option<String>, Query, description = "Attributes that make the groups: at most two, with a comma between them"),
-    ("from" = Option<String>, Query, description = "Predictions from then on: RFC 3339, or a day, which begins at midnight UTC"),
-    ("to" = Option<String>, Query, description = "Predictions before then"),
-    ("min_n" = Option<usize>, Query, description = "People that a shown point of a group has at least; can only raise the server's floor"),
-    ("format" = Option<String>, Query, description = "`json`, the default, or `csv`"),
+    MeasureParams,
     ("x-request-timeout-ms" = Option<u64>, Header, description = "Lowers the deadline of 100 s", minimum = 1),
 ), responses(
     (status = 200, description = "Accuracy by number of examples and group", content((ShotsReply = "application/json"), (String = "text/csv")), headers(
@@ -96,13 +109,8 @@ pub(crate) async fn shots(
 /// Steps without a prediction are left out. Without `step` it is the shortest of which there are not many more than a reader
 /// can make out.
 #[utoipa::path(get, path = "/accuracy/timeline", tag = "accuracy", operation_id = "accuracy_by_time", params(
-    ("model" = Option<String>, Query, description = "As `name` for its newest version, or `name@version`, loaded or not; by default the server's"),
-    ("group_by" = Option<String>, Query, description = "Attributes that make the groups: at most two, with a comma between them"),
-    ("from" = Option<String>, Query, description = "Predictions from then on: RFC 3339, or a day, which begins at midnight UTC"),
-    ("to" = Option<String>, Query, description = "Predictions before then"),
-    ("min_n" = Option<usize>, Query, description = "People that a shown point of a group has at least; can only raise the server's floor"),
+    MeasureParams,
     ("step" = Option<String>, Query, description = "`hour`, `day` or `week`, in UTC"),
-    ("format" = Option<String>, Query, description = "`json`, the default, or `csv`"),
     ("x-request-timeout-ms" = Option<u64>, Header, description = "Lowers the deadline of 100 s", minimum = 1),
 ), responses(
     (status = 200, description = "Accuracy by step of time and group", content((TimelineReply = "application/json"), (String = "text/csv")), headers(
@@ -156,17 +164,7 @@ async fn respond(
     rows: usize,
     write: impl FnOnce() -> Result<Vec<u8>, Problem> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let body = if rows < LARGE {
-        write()?
-    } else {
-        match tokio::task::spawn_blocking(write).await {
-            Ok(body) => body?,
-            Err(stopped) => match stopped.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return Err(Problem::draining()),
-            },
-        }
-    };
+    let body = write_aside(rows >= LARGE, write).await?;
     let mut response = body.into_response();
     let mut set = |name: HeaderName, value: String| {
         let value = HeaderValue::try_from(value).expect("names of models and files are ASCII");

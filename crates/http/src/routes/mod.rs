@@ -36,6 +36,8 @@ use crate::{
     state::{AppState, Readiness},
 };
 
+pub(crate) use accuracy::checked_min_n;
+
 /// Other paths of a route, for probes and clients that know another server.
 pub(crate) const ALIASES: [(&str, &str); 9] = [
     ("/livez", "/health"),

@@ -24,6 +24,7 @@ pub(crate) use self::{
 };
 use self::{reply::ScoreReply, request::ScoreRequest};
 use crate::{
+    aside::write_aside,
     auth::Authorized,
     compat::{Asking, CompatParams, Keys, vllm},
     extract::{JsonBytes, parse},
@@ -100,17 +101,7 @@ pub(crate) async fn score(
     let (query, places) = body.into_query(&limits, deadline)?;
     let outcome = scorer.score(&caller.0.tenant, query).await.map_err(|error| places.problem(error))?;
     let headers = reply::version_headers(&outcome);
-    let json = if outcome.rewards < LARGE {
-        write(outcome, places)?
-    } else {
-        match tokio::task::spawn_blocking(move || write(outcome, places)).await {
-            Ok(json) => json?,
-            Err(stopped) => match stopped.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => return Err(Problem::draining()),
-            },
-        }
-    };
+    let json = write_aside(outcome.rewards >= LARGE, move || write(outcome, places)).await?;
     let json_type =
         HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     Ok((headers, json_type, json).into_response())

@@ -105,6 +105,7 @@ async fn what_cannot_be_shown_names_its_control_and_keeps_what_was_asked() {
         ("from=2026-02-01&to=2026-01-01", "To: is before From"),
         ("from=1026-02-01", "From: is a day of the years"),
         ("min_n=-3", "People at least: is a whole number"),
+        ("min_n=4", "People at least: is a whole number from 5"),
         ("page=99", "Page: there are 1 pages of groups"),
         ("colour=red", "a parameter is unknown"),
     ] {

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::{LearnError, StateSummary};
 use crate::{
+    aside::{Stopped, aside},
     judge::Judge,
     people::evidence::{Features, Vote, restored, version_of},
     registry::{Model, baseline_of},
@@ -71,13 +72,8 @@ impl Lesson {
             let learnings = self.pupils.iter().map(learn).collect::<Result<Vec<_>, _>>()?;
             Ok(beside_the_baseline(learnings, baseline_of(self.pupils.iter().map(|(model, ..)| model))))
         };
-        match tokio::task::spawn_blocking(task).await {
-            Ok(learnings) => Ok(learnings?),
-            Err(stopped) => match stopped.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(LearnError::GivenUp),
-            },
-        }
+        let learnings = aside(task).await.map_err(|Stopped| LearnError::GivenUp)?;
+        Ok(learnings?)
     }
 
     fn learn(

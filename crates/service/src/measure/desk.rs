@@ -18,7 +18,7 @@ use polyreward_storage::{Moment, StorageError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::MeasureOptions;
-use crate::{metrics, people::Erasures};
+use crate::{aside::Stopped, metrics, people::Erasures};
 
 /// Groups and points that the kept answers of one kind hold together.
 const KEPT_ROWS: u64 = 1 << 14;
@@ -46,6 +46,12 @@ impl Undone {
             Self::Storage(error) if matches!(**error, StorageError::TooSlow(_)) => "too_slow",
             Self::Storage(_) | Self::GivenUp => "failed",
         }
+    }
+}
+
+impl From<Stopped> for Undone {
+    fn from(_: Stopped) -> Self {
+        Self::GivenUp
     }
 }
 

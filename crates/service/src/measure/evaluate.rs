@@ -9,10 +9,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use polyreward_domain::{Attributes, ComparisonRecord, PersonId, Prompt, Tally, TenantId, UserId};
 use polyreward_storage::{GroupValues, PairVotes, Span, Storage};
 
-use super::{
-    Accuracy, Asked, EvaluateQuery, MeasureError, Measurer, Undone, aside, check_attributes, figures,
-};
+use super::{Accuracy, Asked, EvaluateQuery, MeasureError, Measurer, Undone, check_attributes, figures};
 use crate::{
+    aside::aside,
     people::Person,
     score::{Pair, ScoreError},
 };
@@ -124,7 +123,7 @@ impl Measurer {
             let agreement = figures::agreement_on(&votes);
             figures::accuracy(&asked, groups.into_iter().zip(tallies).collect(), agreement)
         };
-        Ok(aside(figures).await?)
+        Ok(aside(figures).await.map_err(Undone::from)?)
     }
 
     /// That somebody has each of the attributes that make groups, in a comparison or here.

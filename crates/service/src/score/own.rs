@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Instant};
 use polyreward_domain::{Overflow, TenantId};
 
 use super::{
-    Answer, Asked, HeldRoom, Pair, RewardScale, ScoreError, Scorer, Work, aside,
+    Answer, Asked, HeldRoom, Pair, RewardScale, ScoreError, Scorer, Work,
     plan::Plan,
     room::Wanted,
     task::{Panel, Task},
 };
 use crate::{
+    aside::aside,
     people::{Person, Resolved},
     registry::Model,
 };

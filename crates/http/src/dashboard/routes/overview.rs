@@ -53,7 +53,8 @@ pub(crate) async fn overview(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let tenant = &caller.0.tenant;
-    let (controls, faults) = Controls::of(query.as_deref().unwrap_or_default());
+    let floor = measurer.options().min_users;
+    let (controls, faults) = Controls::of(query.as_deref().unwrap_or_default(), floor);
     let choices = choices(tenant, &users, &measurer, &registry.registered()).await?;
     if !faults.is_empty() {
         return Ok(refused(&controls, &choices, &faults));

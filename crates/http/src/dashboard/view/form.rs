@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_form_is_filled_with_what_was_asked_even_where_it_cannot_be() {
-        let (controls, faults) = Controls::of("model=nobody&from=yesterday&min_n=x");
+        let (controls, faults) = Controls::of("model=nobody&from=yesterday&min_n=x", 5);
         let choices =
             Choices { models: vec!["bt".to_owned()], attributes: vec![("country".to_owned(), 3)], floor: 5 };
         let form = of(&controls, ["country", ""], &choices, &faults);

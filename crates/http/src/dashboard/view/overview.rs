@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn page(query: &str, measured: &Measured) -> Overview {
-        let (controls, faults) = Controls::of(query);
+        let (controls, faults) = Controls::of(query, 5);
         assert_eq!(faults, []);
         let chosen = Chosen::of(&controls, &choices().attributes);
         let asked = MeasureQuery {
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_control_and_keeps_what_was_asked() {
-        let (controls, faults) = Controls::of("from=2026-02-01&to=2026-01-01&group_by=nothing");
+        let (controls, faults) = Controls::of("from=2026-02-01&to=2026-01-01&group_by=nothing", 5);
         let html = refused(&controls, &choices(), &faults).render().unwrap();
         keep("refused.html", &html);
         assert!(html.contains("role=\"alert\"") && html.contains("To: is before From"));

@@ -11,7 +11,7 @@ use time::{
 use crate::{extract::query_parameters, problem::Problem};
 
 /// The largest floor that can be asked for.
-pub(crate) const MAX_MIN_N: usize = 1_000_000_000;
+const MAX_MIN_N: usize = 1_000_000_000;
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

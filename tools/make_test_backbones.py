@@ -366,7 +366,7 @@ def tiny_encoder(folder, pooling, token_types, seed):
     config.update(intermediate_size=64, max_position_embeddings=MAX_TOKENS, layer_norm_eps=1e-12)
     weights = encoder_weights(config, seed)
     g = Graph()
-    hidden = last_hidden_state(g, config, weights, Float32Linear(g, weights), token_types)
+    hidden = last_hidden_state(g, config, weights, Float32Linear(g), token_types)
     g.op("Identity", hidden, out="last_hidden_state")
     inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * token_types
     outputs = [helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "seq", 32])]

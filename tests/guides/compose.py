@@ -49,7 +49,7 @@ class Compose:
         (commands / "docker").chmod(0o755)
         guide.played.append((re.compile(r"^docker compose (up|stop|down)\b"), self.play))
         self.state = self.folder / "services.json"
-        guide.environment["GUIDES_SERVICES"] = str(self.state)
+        guide.shell.run([f"export GUIDES_SERVICES='{self.state}'"])
 
     def close(self):
         self.stop()
@@ -123,7 +123,7 @@ class Compose:
             self.servers.append(Server(arguments, server.folder, server.surroundings(), port))
 
     def tell_stand_in(self):
-        """What `docker compose exec` and `cp` need to know."""
+        """What `docker compose exec` needs to know."""
         services = {
             name: {"environment": service.surroundings(), "mounts": service.mounts, "folder": str(service.folder)}
             for name, service in self.plan.items()
@@ -184,7 +184,7 @@ class Service:
         for port in self.about["ports"]:
             host, ports, inside = port.split(":")
             if (host, inside) == ("127.0.0.1", "8080"):
-                first, _, last = ports.partition("-")
+                first, _, last = self.compose.guide.as_here(ports).partition("-")
                 return int(first), int(last or first)
         raise AssertionError("the server's port is not published on loopback")
 

@@ -1,9 +1,8 @@
-"""`docker compose exec` and `cp` of services that are processes: compose.py says where they are."""
+"""`docker compose exec` of services that are processes: compose.py says where they are."""
 
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,8 +11,6 @@ def main(words):
     services = json.loads(Path(os.environ["GUIDES_SERVICES"]).read_text(encoding="utf-8"))
     if words[:2] == ["compose", "exec"]:
         return execute(services, words[2:])
-    if words[:2] == ["compose", "cp"]:
-        return copy(services, *words[2:])
     sys.exit(f"nothing here plays docker {' '.join(words)}")
 
 
@@ -25,12 +22,6 @@ def execute(services, words):
     os.chdir(service["folder"])
     command = [there(service["mounts"], word) for word in words[2:]]
     os.execvpe(command[0], command, service["environment"])
-
-
-def copy(services, source, target):
-    """Copies a folder's content into a volume."""
-    name, _, path = target.partition(":")
-    shutil.copytree(source, there(services[name]["mounts"], path), dirs_exist_ok=True)
 
 
 def there(mounts, word):

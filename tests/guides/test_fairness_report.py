@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 
 import made_up
 from guided import Guided
+from place import OPENER, ROOT
 
 COUNTRIES = ["DE", "FR", "UK"]
 
@@ -56,6 +58,13 @@ class FairnessReport(Guided):
         said = self.guide.run_python(self.guide.block('accuracy.json") as file'))
         self.assertEqual(report["gap"]["ci"][0], 0)
         self.assertIn("groups are not shown to differ", said)
+
+    def test_the_dashboard_draws_the_same_at_the_address_that_is_told(self):
+        told = re.search(r"`http://127\.0\.0\.1:8080(/\S+)`", (ROOT / self.name).read_text())[1]
+        with OPENER.open(self.guide.url + told) as answer:
+            page = answer.read().decode()
+        for country in COUNTRIES:
+            self.assertIn(country, page)
 
     def test_the_table_says_the_same(self):
         rows = self.table("accuracy.csv")

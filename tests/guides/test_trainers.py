@@ -52,6 +52,12 @@ class Trl(Trainer):
 class OpenRlhf(Trainer):
     name = "docs/openrlhf.md"
 
+    @classmethod
+    def prepare(cls, stack):
+        super().prepare(stack)
+        # OpenRLHF brings torch, of which the file takes tensors of numbers alone.
+        (cls.folder / "torch.py").write_text("tensor = list\n")
+
     CALL = "reward_func(['A drink?' + {tea!r}] * 2, ['A drink?'] * 2, ['tea-drinker', 'coffee-drinker'])"
 
     def test_the_file_of_the_package_reads_people_from_labels(self):

@@ -5,7 +5,6 @@ A name of a service in an address becomes the address of its process, a mounted 
 PostgreSQL is a real one that this run starts; of Grafana, of which there is no program here, the mounts are checked.
 """
 
-import contextlib
 import json
 import re
 import subprocess
@@ -34,7 +33,7 @@ class Postgres(with_postgres.Cluster):
 
 
 class Compose:
-    """The services of a folder with a `docker` of its own, on ports from `port` on."""
+    """The services of docker/ in a guide's folder, and a `docker` among its commands."""
 
     def __init__(self, guide):
         self.guide = guide
@@ -210,13 +209,12 @@ def interpolated(value, variables):
 
 
 def image():
-    """The last instructions of each kind in the Dockerfile, those in JSON."""
+    """What the Dockerfile's last instructions in JSON say, by their names."""
     found = {}
     for line in (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines():
         name, _, rest = line.partition(" ")
         if rest.startswith("["):
-            with contextlib.suppress(json.JSONDecodeError):
-                found[name] = json.loads(rest)
+            found[name] = json.loads(rest)
     if found.get("ENTRYPOINT") != ["polyreward"]:
         raise AssertionError("the image's entry point is not the binary")
     return found

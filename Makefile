@@ -24,7 +24,7 @@ CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser test-client test-trl check bench simulations fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl check bench simulations fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,7 +68,7 @@ test: check setup-test ## everything CI runs
 	$(PYTHON) tools/with_postgres.py -- cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
 	$(PYTHON) -m unittest discover --start-directory tools/tests
-	@$(MAKE) --no-print-directory test-client test-oracle test-browser
+	@$(MAKE) --no-print-directory test-client test-oracle test-browser test-guides
 
 test-oracle: build setup-test ## the server's figures against Fairlearn's
 	PYTHONPATH=tests/support TEST_BINARY=$(POLYREWARD) \
@@ -77,6 +77,11 @@ test-oracle: build setup-test ## the server's figures against Fairlearn's
 test-browser: build setup-test ## the dashboard in Chromium; its pictures go to target/dashboard
 	PYTHONPATH=tests/support TEST_BINARY=$(POLYREWARD) TEST_CHROMIUM=$(CHROMIUM) TEST_NODE=$(NODE) \
 	    $(PYTHON) tests/browser/run.py
+
+test-guides: build setup postgres ## the commands of the README and of every guide in docs, with a real server
+	@$(PYTHON) tools/setup_cache.py --client
+	PYTHONPATH=tests/support:tools TEST_BINARY=$(POLYREWARD) \
+	    $(CLIENT_PYTHON) -m unittest discover --start-directory tests/guides
 
 test-client: build setup ruff ## the Python package, against the server
 	@$(PYTHON) tools/setup_cache.py --client

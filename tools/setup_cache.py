@@ -8,7 +8,7 @@
     .cache/oracle                  with --tests: the packages whose figures ours are held against
     .cache/tools/node              with --tests: Node.js
     .cache/browser                 with --tests: the npm packages that drive a browser
-    .cache/client-venv             with --client: what checks and tests clients/python
+    .cache/client-venv             with --client: what checks and tests clients/python, and the guides
     .cache/trl-venv                with --trl: TRL and torch, which test it too
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.

@@ -1,4 +1,4 @@
-"""What the README and the guides show runs, and the package can be installed."""
+"""What the README shows runs, and the package can be installed. The guides are run by tests/guides."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ import polyreward
 __all__ = ["frameworks"]
 
 PACKAGE = REPOSITORY / "clients/python"
-DOCUMENTS = [
-    PACKAGE / "README.md",
-    *(REPOSITORY / f"docs/{name}.md" for name in ("train-with-trl", "verl", "openrlhf")),
-]
+README = PACKAGE / "README.md"
 
 
 def snippets(document: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-SNIPPETS = [pytest.param(text, id=f"{path.name}-{n}") for path in DOCUMENTS for n, text in enumerate(snippets(path))]
+SNIPPETS = [pytest.param(text, id=str(n)) for n, text in enumerate(snippets(README))]
 
 
 @pytest.mark.usefixtures("frameworks")
@@ -44,7 +41,7 @@ def test_the_five_lines_print_rewards(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("POLYREWARD_URL", url)
-    five = snippets(PACKAGE / "README.md")[0]
+    five = snippets(README)[0]
     assert len(five.strip().replace("\n\n", "\n").splitlines()) == 5
     names: dict[str, object] = {}
     exec(compile(five, "README.md", "exec"), names)

@@ -1,9 +1,8 @@
 """What transformers makes of a text: the documented policy, computed from the published folder alone."""
 
 import torch
-from transformers import AutoModel, AutoTokenizer
-
 from make_test_backbones import fit_chat, fit_pair
+from transformers import AutoModel, AutoTokenizer
 
 
 def messages_of(prompt, response):
@@ -72,7 +71,7 @@ class ConcatReader(Reader):
 
 
 class ChatReader(Reader):
-    """The conversation that the template writes, no special token beside its own; the earliest of its contents is cut."""
+    """The conversation that the template writes, with no other special tokens; the earliest of its contents is cut."""
 
     def __init__(self, *arguments, header, model=None, day=None):
         super().__init__(*arguments, model)

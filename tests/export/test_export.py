@@ -50,7 +50,9 @@ def embed(place, texts):
     """What the server reads: (embedding, tokens, truncated) of each text."""
     lines = [{"prompt": prompt, "response": response} for prompt, response in texts]
     lines = [{name: text for name, text in line.items() if text is not None} for line in lines]
-    place.folder.joinpath("texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    place.folder.joinpath("texts.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
     place.run("embed", "--in", "texts.jsonl", "--out", "texts.parquet")
     rows = parquet.read_table(place.folder / "texts.parquet").to_pylist()
     return [(row["embedding"], row["tokens"], row["truncated"]) for row in rows]
@@ -98,7 +100,7 @@ class Exported:
     def test_what_shares_a_batch_changes_nothing(self):
         order = random.Random(1).sample(range(len(self.texts)), len(self.texts))
         shuffled = embed(self.place, [self.texts[at] for at in order] + [LONG[0]] * 3)
-        (alone, _, _), = embed(self.place, [self.texts[order[0]]])
+        ((alone, _, _),) = embed(self.place, [self.texts[order[0]]])
         np.testing.assert_allclose(alone, self.served[order[0]][0], rtol=0, atol=CLOSE / 10)
         for at, (embedding, _, _) in zip(order, shuffled):
             np.testing.assert_allclose(embedding, self.served[at][0], rtol=0, atol=CLOSE / 10)

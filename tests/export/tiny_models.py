@@ -1,6 +1,7 @@
 """Random models of a few thousand weights, saved as people publish theirs, with tokenizers made of a few sentences."""
 
 import torch
+import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -13,6 +14,8 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+
+transformers.logging.disable_progress_bar()
 
 SENTENCES = [
     "Name a fish that lives in the river, and say why you like it.",
@@ -43,7 +46,7 @@ CHATML = """\
 {%- endif %}
 """
 
-# As Llama 3 does: the template writes the opening token and strips contents; the date is today's where there is a clock.
+# As Llama 3 does: it writes the opening token and strips contents; the date is today's where there is a clock.
 HEADERS = """\
 {{- bos_token }}
 {%- if not date_string is defined %}
@@ -86,13 +89,13 @@ def word_piece():
     backend.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
     frame = [(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", frame)
-    names = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, model_max_length=64, **names)
 
 
 def byte_pairs(special, split=None):
-    """Byte-level pairs; `split` is the pattern that words are cut by before, as the Qwen and Llama families have one."""
+    """Byte-level pairs; `split` is the pattern that words are cut by before, as Qwen and Llama have one."""
     backend = Tokenizer(models.BPE())
     steps = [pre_tokenizers.Split(Regex(split), "isolated")] if split else []
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None))
@@ -104,7 +107,9 @@ def byte_pairs(special, split=None):
     return backend
 
 
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def save(folder, model, tokenizer, licence=None):
@@ -116,15 +121,15 @@ def save(folder, model, tokenizer, licence=None):
 
 
 def sizes(tokenizer, positions):
-    return dict(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        max_position_embeddings=positions,
-        initializer_range=0.3,  # so that every part of it matters
-    )
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": positions,
+        "initializer_range": 0.3,  # so that every part of it matters
+    }
 
 
 def bert(folder):
@@ -141,8 +146,15 @@ def roberta(folder):
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     backend = byte_pairs(special)
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    names = dict(bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
     config = RobertaConfig(**sizes(tokenizer, 66), pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1)
     return save(folder, RobertaModel(config), tokenizer)
 

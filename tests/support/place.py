@@ -58,7 +58,12 @@ class Place:
     def run(self, *arguments):
         """What it says on its standard output."""
         done = subprocess.run(
-            [self.binary, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+            [self.binary, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise AssertionError(f"polyreward {arguments[0]} failed: {done.stderr}")

@@ -21,11 +21,13 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+import onnx_ir
 import onnxruntime
 import torch
 import transformers
 from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from onnx_ir.tensor_adapters import TorchTensor
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -37,9 +39,17 @@ MAX_MODEL_BYTES = 2 << 30  # of one protobuf message; the server reads no extern
 GRAPH_BYTES = 16 << 20  # left for nodes and names when weights are added up
 DEFAULT_WINDOW = 2048  # where the model itself has no shorter one
 VERIFIED_TOKENS = 4096  # no longer text is tried, as attention in float32 takes its square
+TEMPLATE_ERRORS = (jinja2.exceptions.TemplateError, TypeError)
 CLOCK = "strftime_now"  # what chat templates call it
 TOLERANCE = 1e-4  # of the largest absolute value of a text's hidden states
 OPSET = 18
+NARROW_TYPES = (torch.bfloat16, torch.float16)
+SMALLEST_WEIGHT = 1024  # numbers; smaller ones are left as they are
+PRECISIONS = {
+    onnx_ir.DataType.FLOAT: "fp32",
+    onnx_ir.DataType.BFLOAT16: "bf16",
+    onnx_ir.DataType.FLOAT16: "fp16",
+}
 POOLINGS = ("none", "mean", "cls", "last")
 INPUTS = ("pair", "concat", "chat")
 SENTENCE_TRANSFORMERS_POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
@@ -107,16 +117,18 @@ class Source:
             raise ExportError(f"the {what} of {self.model} cannot be loaded: {error}") from error
 
 
+def check_bytes(weights):
+    """Refuses weights that do not fit into one file."""
+    if weights + GRAPH_BYTES > MAX_MODEL_BYTES:
+        raise ExportError(f"the weights take {weights / 2**30:.2f} GiB, and model.onnx must stay below 2 GiB")
+
+
 def check_size(config):
-    """Refuses weights that do not fit into one file, before any of them is fetched."""
+    """Refuses a model that is too large before it is fetched."""
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if 4 * parameters + GRAPH_BYTES > MAX_MODEL_BYTES:
-        raise ExportError(
-            f"{parameters / 1e6:.0f} million weights take {4 * parameters / 2**30:.2f} GiB in float32, and model.onnx "
-            "must stay below 2 GiB: take a model of at most 530 million weights"
-        )
+    stored = config.dtype if config.dtype in NARROW_TYPES else torch.float32
+    check_bytes(sum(parameter.numel() for parameter in model.parameters()) * stored.itemsize)
 
 
 def read_config(source):
@@ -277,7 +289,42 @@ def tensors(arrays):
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def narrowest(weight):
+    """The weight in the first type that holds all of it."""
+    for dtype in NARROW_TYPES:
+        if torch.equal(weight.to(dtype).float(), weight):
+            return weight.to(dtype)
+    return weight
+
+
+def store_narrowly(graph):
+    """Stores large weights in two bytes where these hold the same numbers, as those of most checkpoints.
+
+    A cast widens them; ONNX Runtime does it once, when it loads the graph. Gives the types in use.
+    """
+    types = set()
+    for name, wide in list(graph.initializers.items()):
+        if wide.dtype != onnx_ir.DataType.FLOAT or wide.const_value.size < SMALLEST_WEIGHT:
+            continue
+        weight = torch.from_numpy(wide.const_value.numpy())
+        tensor = TorchTensor(narrowest(weight), name=f"{name}.stored")
+        types.add(tensor.dtype)
+        if tensor.dtype == wide.dtype:
+            continue
+        stored = onnx_ir.Value(
+            name=tensor.name, shape=wide.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        cast = onnx_ir.node("Cast", [stored], {"to": wide.dtype}, name=f"{name}.widen")
+        wide.replace_all_uses_with(cast.outputs[0])
+        del graph.initializers[name]
+        graph.initializers.add(stored)
+        graph.insert_before(graph[0], cast)
+        cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = name, wide.type, wide.shape
+    return types
+
+
 def write_graph(wrapper, names, texts, path):
+    """Writes `path`, and gives the name of the type of its weights."""
     example = tensors(padded(texts, names))
     batch, seq = torch.export.Dim("batch"), torch.export.Dim("seq")
     # What the exporter says is of its own insides; what it writes is tried.
@@ -286,23 +333,24 @@ def write_graph(wrapper, names, texts, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 wrapper,
                 kwargs=example,
-                f=path,
                 output_names=[wrapper.output],
                 dynamic_shapes={name: {0: batch, 1: seq} for name in names},
                 opset_version=OPSET,
-                external_data=False,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             cause = error.__cause__ or error
             reason = next(iter(str(cause).splitlines()), "")
             raise ExportError(f"torch.onnx cannot export this model: {type(cause).__name__}: {reason}") from error
-    size = path.stat().st_size
-    if size >= MAX_MODEL_BYTES:
-        raise ExportError(f"model.onnx has {size / 2**30:.2f} GiB, and must stay below 2 GiB")
+    graph = program.model.graph
+    types = store_narrowly(graph)
+    check_bytes(sum(weight.const_value.nbytes for weight in graph.initializers.values()))
+    program.save(path, external_data=False)
+    (precision,) = {PRECISIONS[dtype] for dtype in types} if len(types) == 1 else {"mixed"}
+    return precision
 
 
 # Trials
@@ -348,7 +396,7 @@ def check_template(texts):
     for messages in ([ask], [ask, answer], [ask, answer, ask, answer]):
         try:
             served, without_clock = texts.render_as_served(messages), texts.render(messages, {CLOCK})
-        except jinja2.exceptions.TemplateError as error:
+        except TEMPLATE_ERRORS as error:
             raise ExportError(f"the chat template does not work without a clock: {error} (--chat-template)") from error
         if served != without_clock:
             raise ExportError(
@@ -360,7 +408,7 @@ def check_template(texts):
     for what, messages in others.items():
         try:
             texts.render_as_served(messages)
-        except jinja2.exceptions.TemplateError as error:
+        except TEMPLATE_ERRORS as error:
             say(f"the chat template refuses {what} ({error}), and so will the server")
 
 
@@ -463,7 +511,7 @@ def write_folder(source, arguments, built):
     samples = trial_texts(texts, window)
     expected = references(wrapper, samples, names)
     say("writing the graph, and trying it in ONNX Runtime")
-    write_graph(wrapper, names, samples[:2], built / MODEL_FILE)
+    precision = write_graph(wrapper, names, samples[:2], built / MODEL_FILE)
     trials = list(zip(samples, expected))
     worst = verify(built / MODEL_FILE, names, wrapper.output, trials)
 
@@ -482,7 +530,7 @@ def write_folder(source, arguments, built):
         "output": wrapper.output,
         "sha256": sha256_of(built / MODEL_FILE),
         "tokenizer_sha256": sha256_of(built / TOKENIZER_FILE),
-        "precision": "fp32",
+        "precision": precision,
         "source": source.described(config),
     }
     if template is not None:

@@ -12,11 +12,11 @@ def messages_of(prompt, response):
 
 
 class Reader:
-    """A model and its tokenizer, one text at a time and without padding."""
+    """A model in float32 and its tokenizer, one text at a time and without padding."""
 
     def __init__(self, folder, window, pooling, model=None):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = (AutoModel.from_pretrained(folder) if model is None else model).eval()
+        self.model = (model or AutoModel.from_pretrained(folder, dtype=torch.float32)).eval()
         self.window, self.pooling = window, pooling
 
     def plain(self, text):

@@ -79,7 +79,7 @@ class RefusalTest(unittest.TestCase):
         model = self.copy("llama")
         (model / "model.safetensors").unlink()
         self.change(model / "config.json", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32)
-        self.assert_refused(r"million weights take \d+\.\d+ GiB in float32.*below 2 GiB", model)
+        self.assert_refused(r"the weights take 1\d\.\d+ GiB, and model\.onnx must stay below 2 GiB", model)
 
     def test_a_window_beyond_the_models_positions_is_refused(self):
         self.assert_refused("positions for 64 tokens", self.models / "bert", "--max-tokens", "65")

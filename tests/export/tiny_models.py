@@ -173,7 +173,7 @@ def qwen2_reward(folder):
 
 
 def llama(folder):
-    """A decoder whose tokenizer and whose template both write the opening token."""
+    """A decoder in bfloat16 whose tokenizer and whose template both write the opening token."""
     torch.manual_seed(4)
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     backend = byte_pairs(special, WORDS)
@@ -183,4 +183,4 @@ def llama(folder):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos[0], eos_token="<|eot_id|>")
     tokenizer.chat_template = HEADERS
     config = LlamaConfig(**sizes(tokenizer, 128), num_key_value_heads=2, rope_theta=500000.0)
-    return save(folder, LlamaModel(config), tokenizer)
+    return save(folder, LlamaModel(config).to(torch.bfloat16), tokenizer)

@@ -34,7 +34,6 @@ LONG = [
 ]
 QUESTION = {"role": "user", "content": "Name a fish."}
 CHATS = [
-    ([QUESTION], "A trout."),
     ([{"role": "system", "content": "Answer in one word."}, QUESTION], "Trout."),
     ([QUESTION, {"role": "assistant", "content": "A trout."}, {"role": "user", "content": "Again?"}], "A pike."),
 ]

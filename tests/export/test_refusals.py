@@ -16,9 +16,6 @@ import transformers
 from export_backbone import ExportError
 from safetensors.torch import load_file, save_file
 
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
-
 
 class RefusalTest(unittest.TestCase):
     @classmethod

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 transformers.logging.disable_progress_bar()
+transformers.logging.set_verbosity_error()
 
 SENTENCES = [
     "Name a fish that lives in the river, and say why you like it.",

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,11 @@ class Source:
     def licence(self):
         """What the model card says."""
         card = self.file("README.md")
-        return ((metadata_load(card) if card else None) or {}).get("license")
+        said = (metadata_load(card) if card else None) or {}
+        licence = said.get("license")
+        if licence == "other":
+            licence = said.get("license_name", licence)
+        return ", ".join(licence) if isinstance(licence, list) else licence
 
     def load(self, what, automatic, **more):
         try:
@@ -125,8 +130,11 @@ def check_bytes(weights):
 
 def check_size(config):
     """Refuses a model that is too large before it is fetched."""
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(config)
+    except ValueError as error:
+        raise ExportError(f"transformers has no model of the kind {config.model_type}: {error}") from error
     stored = config.dtype if config.dtype in NARROW_TYPES else torch.float32
     check_bytes(sum(parameter.numel() for parameter in model.parameters()) * stored.itemsize)
 
@@ -182,7 +190,7 @@ def chosen(asked, field, guess, why):
 
 def is_causal(model):
     """Whether what follows a token leaves its hidden state as it is."""
-    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]]) % model.config.vocab_size
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]]) % model.get_input_embeddings().num_embeddings
     with torch.no_grad():
         hidden = HiddenStates(model, "last_hidden_state")(ids, torch.ones_like(ids))[:, :3]
     return bool((hidden[0] - hidden[1]).abs().max() <= 1e-5 * hidden.abs().max())
@@ -300,15 +308,15 @@ def narrowest(weight):
 def store_narrowly(graph):
     """Stores large weights in two bytes where these hold the same numbers, as those of most checkpoints.
 
-    A cast widens them; ONNX Runtime does it once, when it loads the graph. Gives the types in use.
+    A cast widens them; ONNX Runtime does it once, when it loads the graph. Gives the type of most of them.
     """
-    types = set()
+    numbers = Counter({onnx_ir.DataType.FLOAT: 0})
     for name, wide in list(graph.initializers.items()):
         if wide.dtype != onnx_ir.DataType.FLOAT or wide.const_value.size < SMALLEST_WEIGHT:
             continue
         weight = torch.from_numpy(wide.const_value.numpy())
         tensor = TorchTensor(narrowest(weight), name=f"{name}.stored")
-        types.add(tensor.dtype)
+        numbers[tensor.dtype] += tensor.size
         if tensor.dtype == wide.dtype:
             continue
         stored = onnx_ir.Value(
@@ -320,11 +328,11 @@ def store_narrowly(graph):
         graph.initializers.add(stored)
         graph.insert_before(graph[0], cast)
         cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = name, wide.type, wide.shape
-    return types
+    return numbers.most_common(1)[0][0]
 
 
 def write_graph(wrapper, names, texts, path):
-    """Writes `path`, and gives the name of the type of its weights."""
+    """Writes `path`, and gives the precision of its weights."""
     example = tensors(padded(texts, names))
     batch, seq = torch.export.Dim("batch"), torch.export.Dim("seq")
     # What the exporter says is of its own insides; what it writes is tried.
@@ -346,10 +354,9 @@ def write_graph(wrapper, names, texts, path):
             reason = next(iter(str(cause).splitlines()), "")
             raise ExportError(f"torch.onnx cannot export this model: {type(cause).__name__}: {reason}") from error
     graph = program.model.graph
-    types = store_narrowly(graph)
+    precision = PRECISIONS[store_narrowly(graph)]
     check_bytes(sum(weight.const_value.nbytes for weight in graph.initializers.values()))
     program.save(path, external_data=False)
-    (precision,) = {PRECISIONS[dtype] for dtype in types} if len(types) == 1 else {"mixed"}
     return precision
 
 
@@ -441,8 +448,15 @@ def trial_texts(texts, window):
 
 def references(wrapper, texts, names):
     """What transformers gives for each text alone, without padding."""
-    with torch.no_grad():
-        return [wrapper(**tensors(padded([text], names)))[0].numpy() for text in texts]
+    outputs = []
+    for text in texts:
+        try:
+            with torch.no_grad():
+                outputs.append(wrapper(**tensors(padded([text], names)))[0].numpy())
+        except (IndexError, RuntimeError) as error:
+            length = len(text[0])
+            raise ExportError(f"the model cannot read a text of {length} tokens (--max-tokens): {error}") from error
+    return outputs
 
 
 def run_graph(path, names, output, batches):

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -197,6 +198,15 @@ class LlamaTest(Exported, unittest.TestCase):
         for text in self.texts:
             ids, _, _ = self.reader.tokens(*text)
             self.assertEqual((ids[0], ids.count(opening)), (opening, 1))
+
+    def test_the_server_checks_a_folder_whose_template_refuses_a_response_alone(self):
+        folder = shutil.copytree(self.backbone, self.folder / "alternating")
+        source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        refusal = "{% if messages[0].role == 'assistant' %}{{ raise_exception('roles must alternate') }}{% endif %}"
+        (folder / "chat_template.jinja").write_text(refusal + source, encoding="utf-8")
+        config = {name: value for name, value in self.config.items() if name != "chat_template_sha256"}
+        (folder / "backbone.json").write_text(json.dumps(config), encoding="utf-8")
+        self.assertIn("texts/s", self.place.run("backbone", "check", folder))
 
 
 class LlamaAsOneTextTest(Exported, unittest.TestCase):

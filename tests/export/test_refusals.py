@@ -81,6 +81,10 @@ class RefusalTest(unittest.TestCase):
     def test_a_window_beyond_the_models_positions_is_refused(self):
         self.assert_refused("positions for 64 tokens", self.models / "bert", "--max-tokens", "65")
 
+    def test_a_window_that_the_model_cannot_read_is_refused(self):
+        with mock.patch.object(export_backbone, "positions", lambda config, model: None):
+            self.assert_refused("cannot read a text of 65 tokens", self.models / "bert", "--max-tokens", "65")
+
     def test_a_window_that_special_tokens_fill_is_refused(self):
         self.assert_refused("special tokens", self.models / "bert", "--max-tokens", "3")
 

@@ -13,6 +13,7 @@ import inspect
 import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -615,6 +616,7 @@ def parse(argv=None):
 
 def main():
     arguments = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is unfinished goes then too
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:

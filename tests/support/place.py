@@ -41,23 +41,29 @@ def opposites():
             }
 
 
-def environment():
-    """That of this process, with the small encoder and no other setting of the server's."""
+def environment(backbone):
+    """That of this process, with a backbone and no other setting of the server's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLYREWARD_")}
-    return {**kept, "POLYREWARD_BACKBONE__PATH": str(BACKBONE)}
+    return {**kept, "POLYREWARD_BACKBONE__PATH": str(backbone)}
 
 
 class Place:
-    """Runs the binary in a folder."""
+    """Runs the binary in a folder, on the small encoder or another backbone."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, backbone=BACKBONE):
         self.folder = Path(folder)
+        self.environment = environment(backbone)
         self.binary = Path(os.environ["TEST_BINARY"]).resolve()
 
     def run(self, *arguments):
         """What it says on its standard output."""
         done = subprocess.run(
-            [self.binary, *arguments], cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+            [self.binary, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise AssertionError(f"polyreward {arguments[0]} failed: {done.stderr}")
@@ -93,7 +99,7 @@ class Place:
         command = [self.binary, "serve", "--bind", "127.0.0.1:0", "--models", "models"]
         command += ["--database-url", f"sqlite:{database}"]
         server = subprocess.Popen(
-            command, cwd=self.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         try:
             line = server.stdout.readline()

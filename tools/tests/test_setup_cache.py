@@ -249,8 +249,8 @@ class InstallTest(CacheTest):
         for name in setup_cache.npm_packages():
             self.assertRegex(packages["node_modules/" + name]["integrity"], r"^sha512-[A-Za-z0-9+/]{86}==$")
 
-    def test_what_tests_the_client_is_made_only_where_it_is_asked_for(self):
-        for option, part in (("client", "client-venv"), ("trl", "trl-venv")):
+    def test_environments_are_made_only_where_they_are_asked_for(self):
+        for option, part in (("client", "client-venv"), ("trl", "trl-venv"), ("export", "export-venv")):
             less = [name for name, _, _ in setup_cache.Setup(self.cache, 0).parts()]
             more = [name for name, _, _ in setup_cache.Setup(self.cache, 0, **{option: True}).parts()]
             self.assertEqual(more, [*less, part])
@@ -289,6 +289,12 @@ class InstallTest(CacheTest):
                 setup_cache.SetupError, r"^Python 3\.10 or later is needed[^\n]*apt-get install"
             ):
                 setup_cache.check_python()
+
+    def test_exporting_needs_a_python_that_onnx_runtime_has_a_wheel_for(self):
+        with mock.patch.object(sys, "version_info", (3, 10, 12)):
+            setup_cache.check_python()
+            with self.assertRaisesRegex(setup_cache.SetupError, r"^Python 3\.11 or later is needed"):
+                setup_cache.Setup(self.cache, 0, export=True).build_export_venv()
 
     def test_a_missing_venv_module_is_named_with_the_command_that_installs_it(self):
         with (

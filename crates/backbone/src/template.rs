@@ -37,7 +37,8 @@ pub(crate) struct Rendered {
 
 impl ChatTemplate {
     /// Compiles a template; the error says where it is wrong.
-    pub fn new(source: String, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, String> {
+    pub fn new(source: &str, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, String> {
+        let source = without_generation_marks(source);
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| error.to_string())?);
@@ -103,6 +104,27 @@ impl ChatTemplate {
     }
 }
 
+/// `{% generation %}` and its end say which tokens to train a policy on; they write nothing, and the engine does not know
+/// them.
+fn without_generation_marks(source: &str) -> String {
+    let mut plain = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let (before, tag) = (&rest[..start], &rest[start..start + length]);
+        let word = tag[2..].trim_matches(['-', '+']).trim();
+        plain.push_str(before);
+        match word {
+            "generation" => plain.push_str(&tag.replace(word, "if true")),
+            "endgeneration" => plain.push_str(&tag.replace(word, "endif")),
+            _ => plain.push_str(tag),
+        }
+        rest = &rest[start + length..];
+    }
+    plain.push_str(rest);
+    plain
+}
+
 /// A token that a backbone does not have is undefined, which renders as nothing; `None` would be spelt out.
 fn special(token: Option<&str>) -> Value {
     token.map_or(Value::UNDEFINED, Value::from)
@@ -159,7 +181,7 @@ mod tests {
         {% endif %}\n{% endfor %}\n{% if add_generation_prompt %}assistant{% endif %}";
 
     fn template(source: &str) -> ChatTemplate {
-        ChatTemplate::new(source.into(), Some("<s>".into()), None).unwrap()
+        ChatTemplate::new(source, Some("<s>".into()), None).unwrap()
     }
 
     fn turns<'a>(contents: &[(&'a str, &'a str)]) -> Vec<Turn<'a>> {
@@ -211,7 +233,16 @@ mod tests {
     fn the_clock_is_not_available() {
         let error = template("{{ strftime_now('%Y') }}").render(&turns(&[("user", "hi")])).unwrap_err();
         assert!(matches!(error, InputError::Template(_)));
-        assert!(ChatTemplate::new("{% for %}".into(), None, None).is_err());
+        assert!(ChatTemplate::new("{% for %}", None, None).is_err());
+    }
+
+    #[test]
+    fn marks_of_what_to_train_on_write_nothing_and_trim_as_they_say() {
+        let source = "{% for m in messages %}\n[\n  {%- generation -%}\n {{ m.content }}\n{%+ endgeneration %}\n]{% endfor %}\
+                      {% set generation = 'generation' %}{{ generation }}";
+        let text = template(source).render(&turns(&[("user", "a"), ("user", "b")])).unwrap();
+        assert_eq!(text, "[a\n][b\n]generation");
+        assert!(ChatTemplate::new("{% generation %}", None, None).is_err());
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl TextTokenizer {
         let empty = tokenizer.post_process(Encoding::default(), None, true);
         let first_added = empty.map_err(|error| bad(error.to_string()))?.get_ids().first().copied();
         let template = template
-            .map(|source| ChatTemplate::new(source, config.bos_token.clone(), config.eos_token.clone()))
+            .map(|source| ChatTemplate::new(&source, config.bos_token.clone(), config.eos_token.clone()))
             .transpose()
             .map_err(|detail| folder.bad(TEMPLATE_FILE, detail))?;
         let this = Self {

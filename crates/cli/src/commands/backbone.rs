@@ -80,11 +80,12 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn embed(backbone: &Backbone, texts: impl Iterator<Item = String>) -> anyhow::Result<Vec<Arc<[f32]>>> {
+    // As prompts: some chat templates refuse a response alone.
     let inputs = texts
         .map(|text| EmbedInput {
-            form: TextForm::Response,
-            prompt: Arc::new(Prompt::default()),
-            response: Arc::from(text),
+            form: TextForm::Prompt,
+            prompt: Arc::new(Prompt::Text(text)),
+            response: Arc::default(),
         })
         .collect();
     let results = backbone.embed_blocking(inputs, Overflow::Truncate, None, |_| ())?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     head::{Head, HeadError, Moments, Observation, TextEmbeddings, check_len},
-    state::UserState,
+    state::{StateView, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -54,7 +54,7 @@ impl BradleyTerry {
     }
 
     /// Mean `x . w` and variance `xᵀ Σ x` of every row of `x`, computed once and the same for every user: `[U, N]`.
-    fn moments(&self, users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn moments(&self, users: &[StateView<'_>], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         for user in users {
             check_len("a user state", 0, user.mean().len())?;
         }
@@ -119,7 +119,7 @@ impl Head for BradleyTerry {
         Ok(self.population.clone().with_examples(examples.len()))
     }
 
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         let mut moments = self.moments(users, features)?;
         moments.mean += self.trunk.population.bias[0];
@@ -128,7 +128,7 @@ impl Head for BradleyTerry {
 
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -182,7 +182,7 @@ mod tests {
         let head = head();
         let features = features(&head);
         let (a, b) = (features.slice(ndarray::s![0..1, ..]), features.slice(ndarray::s![1..2, ..]));
-        let users = [head.population()];
+        let users = [head.population().view()];
         let rewards = head.rewards(&users, features.view()).unwrap();
         let there = head.margins(&users, a, b).unwrap();
         let back = head.margins(&users, b, a).unwrap();
@@ -201,7 +201,7 @@ mod tests {
         let loaded = read_head(HeadFamily::Bt, &hyper, &bytes).unwrap();
         assert_eq!(loaded.reference_features, features);
         let pair = (features.slice(ndarray::s![0..1, ..]), features.slice(ndarray::s![1..2, ..]));
-        let margins = |head: &dyn Head| head.margins(&[head.population()], pair.0, pair.1).unwrap();
+        let margins = |head: &dyn Head| head.margins(&[head.population().view()], pair.0, pair.1).unwrap();
         assert_eq!(margins(loaded.head.as_ref()), margins(&head));
         assert!(read_head(HeadFamily::Bt, &hyper, &bytes[..bytes.len() - 1]).is_err());
         assert!(read_head(HeadFamily::Bt, &serde_json::json!({}), &bytes).is_err());

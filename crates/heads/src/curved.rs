@@ -6,7 +6,7 @@ use crate::{
     evidence::{canonical, exchange, labels, rows, votes},
     head::{HeadError, Moments, Observation, check_len},
     posterior::{MarginModel, simplex_newton},
-    state::UserState,
+    state::{StateView, UserState},
 };
 
 /// A reward that is any smooth function of a person's weights.
@@ -64,7 +64,7 @@ pub(crate) fn adapt(
 /// Rewards and their variances, linearised about each person's mean.
 pub(crate) fn rewards(
     reward: &dyn CurvedReward,
-    users: &[&UserState],
+    users: &[StateView<'_>],
     features: ArrayView2<'_, f32>,
 ) -> Result<Moments, HeadError> {
     let texts = features.mapv(f64::from);
@@ -74,7 +74,7 @@ pub(crate) fn rewards(
 /// Margins and their variances, linearised about each person's mean; antisymmetric to the last bit.
 pub(crate) fn margins(
     reward: &dyn CurvedReward,
-    users: &[&UserState],
+    users: &[StateView<'_>],
     a: ArrayView2<'_, f32>,
     b: ArrayView2<'_, f32>,
 ) -> Result<Moments, HeadError> {
@@ -88,7 +88,7 @@ pub(crate) fn margins(
 }
 
 fn moments(
-    users: &[&UserState],
+    users: &[StateView<'_>],
     (rows, size): (usize, usize),
     at: impl Fn(&Array1<f64>) -> (Array1<f64>, Array2<f64>),
 ) -> Result<Moments, HeadError> {

@@ -6,7 +6,7 @@ use crate::{
     evidence::{Vote, canonical, check_noise, labels, negate, votes},
     head::{HeadError, Moments, Observation, PairMoments, check_len},
     posterior::{Linear, Posterior, check_alpha, gaussian_newton, simplex_newton},
-    state::{Spread, UserState, pairs},
+    state::{Spread, StateView, UserState, pairs},
 };
 
 /// Rows whose products of features are held at once.
@@ -82,7 +82,7 @@ impl LinearUsers {
 
     pub(crate) fn rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
@@ -91,7 +91,7 @@ impl LinearUsers {
 
     pub(crate) fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
@@ -100,7 +100,7 @@ impl LinearUsers {
 
     pub(crate) fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -112,7 +112,7 @@ impl LinearUsers {
 
     pub(crate) fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {
@@ -131,7 +131,7 @@ impl LinearUsers {
             reward_b: zeros(),
             margin: Moments { mean: zeros(), variance: zeros() },
         };
-        for (u, user) in users.iter().enumerate() {
+        for (u, user) in users.iter().copied().enumerate() {
             check_len("a user state", self.prior.len(), user.size())?;
             for n in 0..a.nrows() {
                 pairs.reward_a[[u, n]] = of_a[n].mean(user);
@@ -143,7 +143,7 @@ impl LinearUsers {
         Ok(pairs)
     }
 
-    fn moments(&self, users: &[&UserState], features: Array2<f32>) -> Result<Moments, HeadError> {
+    fn moments(&self, users: &[StateView<'_>], features: Array2<f32>) -> Result<Moments, HeadError> {
         affine_moments(users, self.centred(features).view())
     }
 
@@ -188,14 +188,16 @@ pub(crate) fn state(posterior: &Posterior, examples: usize) -> Result<UserState,
 }
 
 /// Mean `[w, 1] . x` and variance `zᵀ Σ z` of every row `x = [z, q]` under every user's `N(w, Σ)`; both `[U, N]`.
-pub(crate) fn affine_moments(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+pub(crate) fn affine_moments(users: &[StateView<'_>], x: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
     if x.nrows() > FEW_ROWS {
         return Ok(Moments { mean: affine_means(users, x)?, variance: all_spreads(users, x)? });
     }
     let texts = FewText::all(x);
     let shape = (users.len(), x.nrows());
     let (mut mean, mut variance) = (Array2::zeros(shape), Array2::zeros(shape));
-    for ((user, mut mean), mut variance) in users.iter().zip(mean.rows_mut()).zip(variance.rows_mut()) {
+    for ((user, mut mean), mut variance) in
+        users.iter().copied().zip(mean.rows_mut()).zip(variance.rows_mut())
+    {
         check_len("a user state", x.ncols() - 1, user.size())?;
         for ((text, mean), variance) in texts.iter().zip(&mut mean).zip(&mut variance) {
             (*mean, *variance) = (text.mean(user), text.variance(user));
@@ -205,7 +207,7 @@ pub(crate) fn affine_moments(users: &[&UserState], x: ArrayView2<'_, f32>) -> Re
 }
 
 /// The means of [`affine_moments`].
-fn affine_means(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
+fn affine_means(users: &[StateView<'_>], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
     let size = x.ncols() - 1;
     for user in users {
         check_len("a user state", size, user.size())?;
@@ -243,11 +245,11 @@ impl FewText {
         Self { z: z.to_vec(), q: x[size], squares: z.mapv(|z| z * z).to_vec(), products }
     }
 
-    fn mean(&self, user: &UserState) -> f32 {
+    fn mean(&self, user: StateView<'_>) -> f32 {
         dot(user.mean_slice(), &self.z) + self.q
     }
 
-    fn variance(&self, user: &UserState) -> f32 {
+    fn variance(&self, user: StateView<'_>) -> f32 {
         let variance = match user.spread() {
             Spread::Diagonal(variances) => dot(variances, &self.squares),
             Spread::Triangle(triangle) => dot(triangle, &self.products),
@@ -264,7 +266,7 @@ fn write_products(z: ArrayView1<'_, f32>, products: &mut [f32]) {
 }
 
 /// Variances for many texts: covariances and texts' products as rows, one product of matrices.
-fn all_spreads(users: &[&UserState], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
+fn all_spreads(users: &[StateView<'_>], x: ArrayView2<'_, f32>) -> Result<Array2<f32>, HeadError> {
     let size = x.ncols() - 1;
     let mut spreads = Array2::zeros((users.len(), size * (size + 1) / 2));
     for (user, mut spread) in users.iter().zip(spreads.rows_mut()) {
@@ -325,7 +327,7 @@ mod tests {
         let variances = Array1::linspace(0.5, 2.0, size);
         let diagonal = UserState::independent(&Array1::zeros(size), &variances, 1).unwrap();
         let full = UserState::new(Array1::zeros(size), Array2::from_diag(&variances), 1).unwrap();
-        let users = [&user, &diagonal, &full];
+        let users = [user.view(), diagonal.view(), full.view()];
         let x = Array2::from_shape_fn((FEW_ROWS + 1, size + 1), |(i, j)| ((i * 5 + j) as f32 * 0.7).cos());
         let all = affine_moments(&users, x.view()).unwrap();
         let few = affine_moments(&users, x.slice(s![..FEW_ROWS, ..])).unwrap();

@@ -5,7 +5,11 @@ use std::fmt::Debug;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use polyreward_domain::{HeadFamily, TextForm, TextForms};
 
-use crate::{calibration::Calibration, state::UserState, weights::Tensors};
+use crate::{
+    calibration::Calibration,
+    state::{StateView, UserState},
+    weights::Tensors,
+};
 
 /// Why a head cannot compute.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -161,7 +165,7 @@ pub trait Head: Debug + Send + Sync {
     ///
     /// # Errors
     /// Features or states of another length.
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError>;
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError>;
 
     /// The means of [`Head::rewards`] alone, `[U, R]`, at less cost where nobody asks how sure they are.
     ///
@@ -169,7 +173,7 @@ pub trait Head: Debug + Send + Sync {
     /// As of [`Head::rewards`].
     fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         Ok(self.rewards(users, features)?.mean)
@@ -182,7 +186,7 @@ pub trait Head: Debug + Send + Sync {
     /// Features or states of another length.
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError>;
@@ -197,7 +201,7 @@ pub trait Head: Debug + Send + Sync {
     /// Features or a state of another length.
     fn information(
         &self,
-        user: &UserState,
+        user: StateView<'_>,
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
         calibration: Calibration,
@@ -219,7 +223,7 @@ pub trait Head: Debug + Send + Sync {
     /// As of [`Head::margins`].
     fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {
@@ -233,7 +237,7 @@ pub trait Head: Debug + Send + Sync {
 /// [`Head::pairs`] of a head to which its parts have nothing in common.
 pub(crate) fn one_by_one<H: Head + ?Sized>(
     head: &H,
-    users: &[&UserState],
+    users: &[StateView<'_>],
     a: ArrayView2<'_, f32>,
     b: ArrayView2<'_, f32>,
 ) -> Result<PairMoments, HeadError> {

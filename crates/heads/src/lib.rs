@@ -51,7 +51,7 @@ pub use pal_a::{Distance, IdealPoint, PalA, PalAParameters};
 pub use pal_b::{PalB, PalBParameters};
 pub use posterior::{LinearEvidence, Posterior, gaussian_posterior, simplex_posterior};
 pub use scalarisation::{borda, plackett_luce};
-pub use state::UserState;
+pub use state::{StateView, UserState};
 pub use tournament::{Tournament, TournamentError, shares};
 pub use trunk::Trunk;
 pub use vpl::{FURTHEST_MEAN, SHARPEST_EXAMPLE, Vpl, VplParameters, kl_from_prior};

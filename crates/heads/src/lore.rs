@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{LinearUsers, Prior, join},
     head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len},
-    state::UserState,
+    state::{StateView, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -99,13 +99,13 @@ impl Head for Lore {
         self.users.adapt(examples, start)
     }
 
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         self.users.rewards(users, features)
     }
 
     fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         self.users.mean_rewards(users, features)
@@ -113,7 +113,7 @@ impl Head for Lore {
 
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -122,7 +122,7 @@ impl Head for Lore {
 
     fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {

@@ -13,7 +13,7 @@ use crate::{
     information,
     input::{FormCard, TextInput},
     mlp::Layer,
-    state::UserState,
+    state::{StateView, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -114,7 +114,7 @@ impl Micro {
         self.heads.bias.len()
     }
 
-    fn evidence(&self, users: &[&UserState]) -> Result<Evidence, HeadError> {
+    fn evidence(&self, users: &[StateView<'_>]) -> Result<Evidence, HeadError> {
         let mut logs = Array2::zeros((users.len(), self.size()));
         for (user, mut row) in users.iter().zip(logs.rows_mut()) {
             check_len("a user state", self.size(), user.size())?;
@@ -373,7 +373,7 @@ impl Head for Micro {
     }
 
     /// Means of the heads' rewards: what a mixture of pair probabilities is to first order.
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         let (mean, variance) = self.mixed(&self.evidence(users)?, &features.mapv(f64::from), true);
         Ok(Moments { mean, variance: variance.expect("it was asked for") })
@@ -381,7 +381,7 @@ impl Head for Micro {
 
     fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
@@ -390,7 +390,7 @@ impl Head for Micro {
 
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -400,7 +400,7 @@ impl Head for Micro {
 
     fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {
@@ -417,7 +417,7 @@ impl Head for Micro {
     /// margin is that they make together.
     fn information(
         &self,
-        user: &UserState,
+        user: StateView<'_>,
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
         calibration: Calibration,
@@ -495,7 +495,7 @@ mod tests {
 
     fn probability(head: &Micro, user: &UserState, a: &Array1<f32>, b: &Array1<f32>) -> f64 {
         let row = |x: &Array1<f32>| x.clone().insert_axis(Axis(0));
-        let moments = head.margins(&[user], row(a).view(), row(b).view()).unwrap();
+        let moments = head.margins(&[user.view()], row(a).view(), row(b).view()).unwrap();
         let (mean, variance) = (moments.mean[[0, 0]], moments.variance[[0, 0]]);
         let calibration = Calibration { moderated: false, ..Calibration::default() };
         calibration.probability(f64::from(mean), f64::from(variance))
@@ -675,7 +675,7 @@ mod tests {
         let row = |x: &Array1<f32>| x.clone().insert_axis(Axis(0));
         let information = |a: &Array1<f32>, b: &Array1<f32>, label_noise| {
             let calibration = Calibration { label_noise, moderated: false, ..Calibration::default() };
-            head.information(&user, row(a).view(), row(b).view(), calibration).unwrap()[0]
+            head.information(user.view(), row(a).view(), row(b).view(), calibration).unwrap()[0]
         };
         assert!((information(&a, &b, 0.0) - expected).abs() < 1e-6, "{expected}");
         assert!(information(&a, &b, 0.1) < expected);
@@ -689,11 +689,12 @@ mod tests {
         let head = head(2, 1000.0, 0.0);
         let user = adapted(&head, &[&[1e4, -1e4]], &[0.5, 0.5]);
         let (a, b) = (array![3.0, -2.0, -1e4, 1e4, 0.0], array![0.0, 0.0, -1e4, 1e4, 0.0]);
-        let moments = head.margins(&[&user], a.view().insert_axis(Axis(0)), b.view().insert_axis(Axis(0)));
+        let moments =
+            head.margins(&[user.view()], a.view().insert_axis(Axis(0)), b.view().insert_axis(Axis(0)));
         let moments = moments.unwrap();
         // The evidence, ten million, outweighs the router: the first head decides.
         assert!((moments.mean[[0, 0]] - 3.0).abs() < 1e-4, "{moments:?}");
-        let reward = head.rewards(&[&user], a.view().insert_axis(Axis(0))).unwrap();
+        let reward = head.rewards(&[user.view()], a.view().insert_axis(Axis(0))).unwrap();
         assert!((reward.mean[[0, 0]] - 3.0).abs() < 1e-4, "{reward:?}");
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     engine::{LinearUsers, Prior, join},
     evidence::check_noise,
     head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len, one_by_one},
-    state::UserState,
+    state::{StateView, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -269,14 +269,14 @@ impl Head for PalA {
         Ok(adapted.unwrap_or_else(|| self.population().clone().with_examples(examples.len())))
     }
 
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         if self.linear { self.users.rewards(users, features) } else { curved::rewards(self, users, features) }
     }
 
     fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
@@ -289,7 +289,7 @@ impl Head for PalA {
 
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -300,7 +300,7 @@ impl Head for PalA {
 
     fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {
@@ -453,7 +453,7 @@ mod tests {
         let texts = TextEmbeddings::default().with(TextForm::PromptResponse, rows.view());
         let features = head.features(&texts).unwrap();
         let (a, b) = (features.slice(s![0..1, ..]), features.slice(s![1..2, ..]));
-        let margin = head.margins(&[head.population()], a, b).unwrap().mean[[0, 0]];
+        let margin = head.margins(&[head.population().view()], a, b).unwrap().mean[[0, 0]];
         let encoded = head.trunk.encode(&texts).unwrap();
         let latents = encoded.latent.mapv(f64::from);
         let (point, _) = head.point(&head.population().mean().mapv(f64::from));

@@ -13,7 +13,7 @@ use crate::{
     input::{FormCard, TextInput},
     mlp::{Activation, Mlp},
     pal_a::check_scale,
-    state::UserState,
+    state::{StateView, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -233,7 +233,7 @@ impl Head for PalB {
         Ok(adapted.unwrap_or_else(|| self.population().clone().with_examples(examples.len())))
     }
 
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         if self.normalised {
             curved::rewards(self, users, features)
@@ -244,7 +244,7 @@ impl Head for PalB {
 
     fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
@@ -257,7 +257,7 @@ impl Head for PalB {
 
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -268,7 +268,7 @@ impl Head for PalB {
 
     fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {

@@ -9,11 +9,100 @@ use crate::head::{HeadError, check_len};
 /// Derivable from the examples alone, so it is never the truth, only a cache of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UserState {
-    /// The mean, `[S]`, and after it the [spread](Self::spread): one block, since whoever asks for an audience reads ten
-    /// thousand of these, and waits for memory rather than for arithmetic.
+    /// The mean, `[S]`, and after it the spread: see [`StateView::parts`].
     numbers: Box<[f32]>,
     size: usize,
     examples: usize,
+}
+
+/// A [`UserState`] read where its numbers lie: on its own, or as a row among those of many people.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StateView<'a> {
+    mean: &'a [f32],
+    /// The variances, or the lower triangle of the covariance: see [`Spread`].
+    spread: &'a [f32],
+    examples: usize,
+}
+
+impl<'a> StateView<'a> {
+    /// A row of numbers that came of [`StateView::parts`].
+    ///
+    /// # Errors
+    /// If the spread of so many parameters has another length.
+    pub fn from_parts(mean: &'a [f32], spread: &'a [f32], examples: usize) -> Result<Self, HeadError> {
+        if spread.len() != mean.len() {
+            check_len("a state's spread", triangle_len(mean.len()), spread.len())?;
+        }
+        Ok(Self { mean, spread, examples })
+    }
+
+    /// The mean, `[S]`, and what is kept of the covariance: `S` variances, or `S (S + 1) / 2` of its lower triangle.
+    pub fn parts(&self) -> (&'a [f32], &'a [f32]) {
+        (self.mean, self.spread)
+    }
+
+    /// `S`, the number of parameters.
+    pub fn size(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// Posterior mean, `[S]`.
+    pub fn mean(&self) -> ArrayView1<'a, f32> {
+        self.mean.into()
+    }
+
+    /// [`StateView::mean`] as numbers that lie side by side.
+    pub(crate) fn mean_slice(&self) -> &'a [f32] {
+        self.mean
+    }
+
+    /// Posterior variances, `[S]`.
+    pub fn variances(&self) -> Array1<f32> {
+        match self.spread() {
+            Spread::Diagonal(variances) => variances.iter().copied().collect(),
+            Spread::Triangle(triangle) => (0..self.size()).map(|i| triangle[i * (i + 3) / 2]).collect(),
+        }
+    }
+
+    /// Posterior covariance, `[S, S]`, symmetric; written out from what is kept.
+    pub fn covariance(&self) -> Array2<f32> {
+        let mut covariance = Array2::zeros((self.size(), self.size()));
+        match self.spread() {
+            Spread::Diagonal(variances) => covariance.diag_mut().assign(&ArrayView1::from(variances)),
+            Spread::Triangle(triangle) => {
+                for ((i, j), value) in pairs(self.size()).zip(triangle) {
+                    covariance[[i, j]] = *value;
+                    covariance[[j, i]] = *value;
+                }
+            }
+        }
+        covariance
+    }
+
+    /// The covariance as it is kept.
+    pub(crate) fn spread(&self) -> Spread<'a> {
+        // Of one parameter the two are the same.
+        if self.spread.len() == self.mean.len() {
+            Spread::Diagonal(self.spread)
+        } else {
+            Spread::Triangle(self.spread)
+        }
+    }
+
+    /// Bytes of the numbers it reads.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.mean) + size_of_val(self.spread)
+    }
+
+    /// How many examples the state was adapted to.
+    pub fn examples(&self) -> usize {
+        self.examples
+    }
+}
+
+/// Numbers in the lower triangle of a covariance of `S` parameters.
+fn triangle_len(size: usize) -> usize {
+    size * (size + 1) / 2
 }
 
 /// A covariance as a state keeps it.
@@ -23,6 +112,12 @@ pub(crate) enum Spread<'a> {
     Diagonal(&'a [f32]),
     /// The lower triangle, row by row, `[S (S + 1) / 2]`.
     Triangle(&'a [f32]),
+}
+
+impl<'a> From<&'a UserState> for StateView<'a> {
+    fn from(state: &'a UserState) -> Self {
+        state.view()
+    }
 }
 
 impl UserState {
@@ -63,6 +158,17 @@ impl UserState {
         Ok(self)
     }
 
+    /// The state, read where it lies.
+    pub fn view(&self) -> StateView<'_> {
+        let (mean, spread) = self.numbers.split_at(self.size);
+        StateView { mean, spread, examples: self.examples }
+    }
+
+    /// Whether nothing varies with anything else, and variances are all that is kept.
+    pub fn is_independent(&self) -> bool {
+        matches!(self.view().spread(), Spread::Diagonal(_))
+    }
+
     /// `S`, the number of parameters.
     pub fn size(&self) -> usize {
         self.size
@@ -70,42 +176,17 @@ impl UserState {
 
     /// Posterior mean, `[S]`.
     pub fn mean(&self) -> ArrayView1<'_, f32> {
-        self.mean_slice().into()
-    }
-
-    /// [`UserState::mean`] as numbers that lie side by side.
-    pub(crate) fn mean_slice(&self) -> &[f32] {
-        &self.numbers[..self.size]
+        self.view().mean()
     }
 
     /// Posterior variances, `[S]`.
     pub fn variances(&self) -> Array1<f32> {
-        match self.spread() {
-            Spread::Diagonal(variances) => variances.iter().copied().collect(),
-            Spread::Triangle(triangle) => (0..self.size).map(|i| triangle[i * (i + 3) / 2]).collect(),
-        }
+        self.view().variances()
     }
 
     /// Posterior covariance, `[S, S]`, symmetric; written out from what is kept.
     pub fn covariance(&self) -> Array2<f32> {
-        let mut covariance = Array2::zeros((self.size, self.size));
-        match self.spread() {
-            Spread::Diagonal(variances) => covariance.diag_mut().assign(&ArrayView1::from(variances)),
-            Spread::Triangle(triangle) => {
-                for ((i, j), value) in pairs(self.size).zip(triangle) {
-                    covariance[[i, j]] = *value;
-                    covariance[[j, i]] = *value;
-                }
-            }
-        }
-        covariance
-    }
-
-    /// The covariance as it is kept.
-    pub(crate) fn spread(&self) -> Spread<'_> {
-        let spread = &self.numbers[self.size..];
-        // Of one parameter the two are the same.
-        if spread.len() == self.size { Spread::Diagonal(spread) } else { Spread::Triangle(spread) }
+        self.view().covariance()
     }
 
     /// Bytes of the numbers it holds.
@@ -149,6 +230,22 @@ mod tests {
         let one = UserState::new(array![1.0], array![[0.5]], 0).unwrap();
         assert_eq!((one.covariance(), one.variances()), (array![[0.5]], array![0.5]));
         assert_eq!(UserState::new(array![], Array2::zeros((0, 0)), 0).unwrap().covariance().dim(), (0, 0));
+    }
+
+    #[test]
+    fn a_row_is_read_as_the_state_it_was_taken_from() {
+        let full = UserState::new(array![1.0, 2.0], array![[2.0, 0.5], [0.5, 3.0]], 4).unwrap();
+        let independent = UserState::independent(&array![1.0, 2.0], &array![0.5, 0.0], 1).unwrap();
+        for (state, is_independent) in [(full, false), (independent, true)] {
+            let (mean, spread) = state.view().parts();
+            let row = StateView::from_parts(mean, spread, state.examples()).unwrap();
+            assert_eq!(
+                (row, state.is_independent(), row.bytes()),
+                (state.view(), is_independent, state.bytes())
+            );
+            assert_eq!((row.covariance(), row.variances()), (state.covariance(), state.variances()));
+        }
+        assert!(StateView::from_parts(&[1.0, 2.0], &[1.0], 0).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     evidence::{canonical, exchange, rows, votes},
     head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings, check_len},
     mlp::{Activation, Layer, Mlp},
-    state::{Spread, UserState},
+    state::{Spread, StateView, UserState},
     trunk::{Trunk, TrunkCard},
     weights::{Tensors, WeightsError},
 };
@@ -100,7 +100,7 @@ impl Vpl {
     }
 
     /// Every user's half of the hidden layer, `[U, Hd]`.
-    fn halves(&self, users: &[&UserState]) -> Result<Array2<f32>, HeadError> {
+    fn halves(&self, users: &[StateView<'_>]) -> Result<Array2<f32>, HeadError> {
         let size = self.latent.ncols();
         let mut latents = Array2::zeros((users.len(), size));
         for (user, mut latent) in users.iter().zip(latents.rows_mut()) {
@@ -114,7 +114,7 @@ impl Vpl {
     /// returns the value and writes the derivatives by the hidden layer.
     fn moments(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         rows: usize,
         mut decoded: impl FnMut([usize; 2], &[f32], &mut [f32]) -> f32,
     ) -> Result<Moments, HeadError> {
@@ -257,7 +257,7 @@ impl Head for Vpl {
         UserState::independent(&mean, &variances, examples.len())
     }
 
-    fn rewards(&self, users: &[&UserState], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
+    fn rewards(&self, users: &[StateView<'_>], features: ArrayView2<'_, f32>) -> Result<Moments, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
         let texts = features.as_standard_layout();
         self.moments(users, features.nrows(), |[_, row], half, slopes| {
@@ -267,7 +267,7 @@ impl Head for Vpl {
 
     fn mean_rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
     ) -> Result<Array2<f32>, HeadError> {
         check_len("features", self.feature_len(), features.ncols())?;
@@ -286,7 +286,7 @@ impl Head for Vpl {
 
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Moments, HeadError> {
@@ -295,7 +295,7 @@ impl Head for Vpl {
 
     fn pairs(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<PairMoments, HeadError> {

@@ -7,8 +7,8 @@ use polyreward_domain::{HeadFamily, TextForm};
 use polyreward_heads::{
     Activation, BradleyTerry, BtParameters, Calibration, Distance, FURTHEST_MEAN, FormInput, Head,
     IdealPoint, Layer, Lore, LoreParameters, Micro, MicroParameters, Mlp, Observation, PalA, PalAParameters,
-    PalB, PalBParameters, SHARPEST_EXAMPLE, TextEmbeddings, TextInput, Trunk, UserState, Vpl, VplParameters,
-    read_head, write_head,
+    PalB, PalBParameters, SHARPEST_EXAMPLE, StateView, TextEmbeddings, TextInput, Trunk, UserState, Vpl,
+    VplParameters, read_head, write_head,
 };
 use proptest::prelude::*;
 use rand::RngExt;
@@ -184,7 +184,7 @@ fn firsts(features: &Array2<f32>, n: usize) -> Vec<Observation<'_>> {
 /// Mean and variance of the margin of two responses.
 fn margin(head: &dyn Head, user: &UserState, features: &Array2<f32>, a: usize, b: usize) -> (f64, f64) {
     let row = |at: usize| features.row(at).insert_axis(Axis(0));
-    let moments = head.margins(&[user], row(a), row(b)).unwrap();
+    let moments = head.margins(&[user.view()], row(a), row(b)).unwrap();
     (f64::from(moments.mean[[0, 0]]), f64::from(moments.variance[[0, 0]]))
 }
 
@@ -253,17 +253,18 @@ fn an_answer_tells_of_its_person_at_most_one_bit_whichever_response_comes_first(
             for user in [head.population().clone(), head.adapt(&firsts(&features, 4), None).unwrap()] {
                 let calibration =
                     Calibration { temperature: 1.7, label_noise: 0.03, ..Calibration::default() };
-                let gains = |a, b| head.information(&user, a, b, calibration).unwrap();
+                let gains = |a, b| head.information(user.view(), a, b, calibration).unwrap();
                 let there = gains(a, b);
                 assert!(there.iter().all(|gain| (0.0..LN_2).contains(gain)), "{} {there}", head.family());
                 assert!(there.iter().any(|gain| *gain > 1e-6), "{} {there}", head.family());
                 assert_eq!(there, gains(b, a), "{}", head.family());
                 assert!(gains(a, a).iter().all(|gain| *gain < 1e-12), "{}", head.family());
                 let coin = Calibration { label_noise: 0.5, ..calibration };
-                assert!(head.information(&user, a, b, coin).unwrap().iter().all(|gain| *gain < 1e-12));
+                assert!(head.information(user.view(), a, b, coin).unwrap().iter().all(|gain| *gain < 1e-12));
             }
             assert!(
-                head.information(head.population(), a, b.slice(s![1.., ..]), Calibration::default()).is_err()
+                head.information(head.population().view(), a, b.slice(s![1.., ..]), Calibration::default())
+                    .is_err()
             );
         }
     }
@@ -277,8 +278,8 @@ fn one_reward_for_all_learns_nothing_of_anybody() {
         BradleyTerry::new(BtParameters { trunk, weights_covariance: Some(Array2::eye(latent)) }).unwrap();
     let features = maker(10).features(&head, 4);
     let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
-    assert!(head.margins(&[head.population()], a, b).unwrap().variance.iter().all(|v| *v > 0.0));
-    let gains = head.information(head.population(), a, b, Calibration::default()).unwrap();
+    assert!(head.margins(&[head.population().view()], a, b).unwrap().variance.iter().all(|v| *v > 0.0));
+    let gains = head.information(head.population().view(), a, b, Calibration::default()).unwrap();
     assert_eq!(gains.to_vec(), [0.0; 2]);
 }
 
@@ -411,11 +412,11 @@ fn contradictions_leave_a_latent_where_answers_are_open() {
 fn rewards_of_many_people_are_those_of_each() {
     for (head, features) in worlds(6) {
         let users: Vec<_> = (0..4).map(|n| head.adapt(&firsts(&features, n), None).unwrap()).collect();
-        let all: Vec<&UserState> = users.iter().collect();
+        let all: Vec<StateView<'_>> = users.iter().map(UserState::view).collect();
         let together = head.rewards(&all, features.view()).unwrap();
         for (u, user) in users.iter().enumerate() {
             for r in 0..features.nrows() {
-                let alone = head.rewards(&[user], features.slice(s![r..=r, ..])).unwrap();
+                let alone = head.rewards(&[user.view()], features.slice(s![r..=r, ..])).unwrap();
                 let close = |a: f32, b: f32| (a - b).abs() <= 1e-4 * (1.0 + a.abs());
                 assert!(close(alone.mean[[0, 0]], together.mean[[u, r]]), "{}", head.family());
                 assert!(close(alone.variance[[0, 0]], together.variance[[u, r]]), "{}", head.family());
@@ -428,7 +429,7 @@ fn rewards_of_many_people_are_those_of_each() {
 fn mean_rewards_are_the_means_of_rewards() {
     for (head, features) in worlds(6) {
         let adapted = head.adapt(&firsts(&features, 3), None).unwrap();
-        let users = [&adapted, head.population()];
+        let users = [adapted.view(), head.population().view()];
         let (alone, both) = (
             head.mean_rewards(&users, features.view()).unwrap(),
             head.rewards(&users, features.view()).unwrap().mean,
@@ -443,7 +444,7 @@ fn mean_rewards_are_the_means_of_rewards() {
 fn pairs_are_rewards_and_margins_however_many_there_are() {
     for (head, features) in worlds(6) {
         let adapted = head.adapt(&firsts(&features, 3), None).unwrap();
-        let users = [&adapted, head.population(), &adapted];
+        let users = [adapted.view(), head.population().view(), adapted.view()];
         let many = ndarray::concatenate![Axis(0), features, features];
         for features in [features, many] {
             let (a, b) = (features.slice(s![..;2, ..]), features.slice(s![1..;2, ..]));
@@ -477,7 +478,7 @@ fn a_margin_is_the_difference_of_rewards_where_rewards_are_exact() {
             continue;
         }
         let user = head.adapt(&firsts(&features, 3), None).unwrap();
-        let rewards = head.rewards(&[&user], features.view()).unwrap().mean;
+        let rewards = head.rewards(&[user.view()], features.view()).unwrap().mean;
         let difference = f64::from(rewards[[0, 8]] - rewards[[0, 9]]);
         assert!((margin(head.as_ref(), &user, &features, 8, 9).0 - difference).abs() < 1e-4);
     }
@@ -507,7 +508,7 @@ fn extreme_features_leave_finite_numbers() {
             let (mean, variance) = margin(head.as_ref(), &user, &features, a, b);
             assert!(mean.is_finite() && variance.is_finite() && variance >= 0.0, "{}", head.family());
         }
-        let rewards = head.rewards(&[&user], features.view()).unwrap();
+        let rewards = head.rewards(&[user.view()], features.view()).unwrap();
         assert!(rewards.mean.iter().chain(&rewards.variance).all(|x| x.is_finite()), "{}", head.family());
     }
 }
@@ -528,8 +529,8 @@ fn a_head_reads_back_from_its_bytes_and_from_no_others() {
         let examples = firsts(&features, 4);
         let user = head.adapt(&examples, None).unwrap();
         assert_eq!(loaded.head.adapt(&examples, None).unwrap(), user);
-        let rewards = head.rewards(&[&user], features.view()).unwrap();
-        assert_eq!(loaded.head.rewards(&[&user], features.view()).unwrap(), rewards);
+        let rewards = head.rewards(&[user.view()], features.view()).unwrap();
+        assert_eq!(loaded.head.rewards(&[user.view()], features.view()).unwrap(), rewards);
         assert_eq!(write_head(loaded.head.as_ref(), &features).unwrap(), (hyper.clone(), bytes.clone()));
         assert_eq!(loaded.head.text_forms(), head.text_forms());
 
@@ -590,14 +591,14 @@ impl Head for Corrupted<'_> {
     }
     fn rewards(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ndarray::ArrayView2<'_, f32>,
     ) -> Result<polyreward_heads::Moments, polyreward_heads::HeadError> {
         self.head.rewards(users, features)
     }
     fn margins(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ndarray::ArrayView2<'_, f32>,
         b: ndarray::ArrayView2<'_, f32>,
     ) -> Result<polyreward_heads::Moments, polyreward_heads::HeadError> {
@@ -631,7 +632,7 @@ proptest! {
     fn a_swapped_margin_changes_its_sign_and_nothing_else(seed in 0..1000_u64, n in 0..6_usize) {
         for (head, features) in worlds(seed) {
             let users: Vec<_> = (0..=n).map(|n| head.adapt(&firsts(&features, n), None).unwrap()).collect();
-            let users: Vec<&UserState> = users.iter().collect();
+            let users: Vec<StateView<'_>> = users.iter().map(UserState::view).collect();
             let (a, b) = (features.slice(s![..;2, ..]), features.slice(s![1..;2, ..]));
             let (there, back) = (head.margins(&users, a, b).unwrap(), head.margins(&users, b, a).unwrap());
             prop_assert_eq!(there.mean, -back.mean);

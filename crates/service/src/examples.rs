@@ -371,7 +371,9 @@ impl Learner {
             attempt += 1;
             match self.try_to_store(&prepared).await {
                 Ok(Tried::Done(outcome, learnings, person, since)) => {
-                    for Learning { model_key, state, .. } in learnings {
+                    for Learning { model_key, state, .. } in
+                        learnings.into_iter().filter(|learning| learning.is_personal)
+                    {
                         self.people.keep(&tenant, model_key, person.clone(), state, since);
                     }
                     return Ok(outcome);

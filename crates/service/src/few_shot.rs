@@ -104,7 +104,7 @@ impl Sides {
         state: &UserState,
     ) -> Result<PersonPredictions, HeadError> {
         let [chosen, rejected] = &self.query;
-        let margins = head.margins(&[state], chosen.view(), rejected.view())?;
+        let margins = head.margins(&[state.view()], chosen.view(), rejected.view())?;
         let probability =
             |(mean, variance): (&f32, &f32)| calibration.probability(f64::from(*mean), f64::from(*variance));
         Ok(margins.mean.iter().zip(&margins.variance).map(probability).collect())

@@ -100,7 +100,8 @@ impl Questions {
         open: &[usize],
     ) -> Result<usize, HeadError> {
         let rows = |side: &Array2<f32>| side.select(Axis(0), open);
-        let gains = head.information(state, rows(&self.a).view(), rows(&self.b).view(), calibration)?;
+        let gains =
+            head.information(state.view(), rows(&self.a).view(), rows(&self.b).view(), calibration)?;
         let first = gains.iter().enumerate().rev().max_by(|x, y| x.1.total_cmp(y.1));
         Ok(first.expect("one is open").0)
     }
@@ -186,7 +187,7 @@ mod tests {
             };
             let (chosen, rejected) = (side(|row| row.chosen), side(|row| row.rejected));
             let gains = head
-                .information(head.population(), chosen.view(), rejected.view(), Calibration::default())
+                .information(head.population().view(), chosen.view(), rejected.view(), Calibration::default())
                 .unwrap();
             assert!(gains.iter().all(|gain| *gain <= gains[asked[0]]));
         }

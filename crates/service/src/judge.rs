@@ -1,7 +1,7 @@
 //! Rewards and preferences of some users for some responses, on the scale asked for.
 
 use ndarray::{Array2, ArrayView2, Axis, s};
-use polyreward_heads::{HeadError, Moments, UserState};
+use polyreward_heads::{HeadError, Moments, StateView};
 
 use crate::{registry::Model, score::RewardScale};
 
@@ -51,6 +51,11 @@ impl Judge<'_> {
         (BLOCK_CELLS / a_user).clamp(1, BLOCK_USERS)
     }
 
+    /// How many blocks may be held until they are taken up: as many numbers as one product holds, or one block.
+    pub fn blocks_held(&self, responses: usize) -> usize {
+        (BLOCK_CELLS / (self.block(responses) * responses.max(1))).max(1)
+    }
+
     /// Numbers that the comparisons of some responses with the references hold at once, beside those of the users.
     pub fn reference_cells(&self, responses: usize) -> usize {
         if self.scale != RewardScale::WinRate {
@@ -63,7 +68,7 @@ impl Judge<'_> {
     /// P(a preferred to b), calibrated, for each user and pair.
     pub fn preferences(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         a: ArrayView2<'_, f32>,
         b: ArrayView2<'_, f32>,
     ) -> Result<Estimates, HeadError> {
@@ -87,7 +92,7 @@ impl Judge<'_> {
     /// two products.
     pub fn rewards<E: From<HeadError>>(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
         deviations: bool,
         go_on: &dyn Fn() -> Result<(), E>,
@@ -112,7 +117,7 @@ impl Judge<'_> {
     /// first sides and of the second ones stand in turn.
     pub fn pairs<E: From<HeadError>>(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
         go_on: &dyn Fn() -> Result<(), E>,
     ) -> Result<[Estimates; 2], E> {
@@ -149,7 +154,7 @@ impl Judge<'_> {
     /// block of users by responses by references is held.
     fn win_rates<E: From<HeadError>>(
         &self,
-        users: &[&UserState],
+        users: &[StateView<'_>],
         features: ArrayView2<'_, f32>,
         go_on: &dyn Fn() -> Result<(), E>,
     ) -> Result<Estimates, E> {

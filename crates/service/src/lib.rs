@@ -31,7 +31,7 @@ pub use measure::{
     Accuracy, Curve, Curves, EvaluateQuery, GroupFigures, MAX_GROUP_BY, MeasureError, MeasureOptions,
     MeasureQuery, Measurer, Point, Shots, StepStart, Timeline, VersionChanges,
 };
-pub use people::{People, PeopleOptions, Person, Rebuilt, Resolved, StatesError, Unusable};
+pub use people::{People, PeopleOptions, Person, PersonState, Rebuilt, Resolved, StatesError, Unusable};
 pub use registry::{FailedModel, Model, ModelRegistry, Registered, RegistryError, ReloadReport};
 pub use score::{
     Aggregate, Answer, Asked, AudienceScore, Fault, HeldRoom, Item, ItemScore, Pair, PairScore, Part,

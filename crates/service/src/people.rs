@@ -4,8 +4,10 @@
 //! person, and kept: in memory under the version of the examples, and in the database for the next process. One person's
 //! examples concern nobody else: what cannot be used fails their own requests alone.
 
+mod audience;
 mod derivation;
 pub(crate) mod evidence;
+mod matrix;
 mod shelf;
 
 use std::{
@@ -21,8 +23,16 @@ use polyreward_heads::{HeadError, UserState};
 use polyreward_storage::{Crowd, ModelKey, PersonSummary, Storage, StorageError, SubjectHash};
 use sha2::{Digest, Sha256};
 
-use self::derivation::{Derivation, StateKey};
-pub(crate) use self::derivation::{embeddings_of, inputs_of};
+pub use self::matrix::PersonState;
+pub(crate) use self::{
+    audience::{Audience, Members},
+    derivation::{embeddings_of, inputs_of},
+    matrix::Rows,
+};
+use self::{
+    derivation::{Derivation, Kept, StateKey},
+    matrix::MatrixKey,
+};
 use crate::registry::{Model, Registered};
 
 /// States that one request waits for at once.
@@ -109,7 +119,7 @@ pub struct Resolved {
     /// Who, and the examples behind the state.
     pub person: Person,
     /// The person's own state; none is the population's.
-    pub state: Option<Arc<UserState>>,
+    pub state: Option<PersonState>,
 }
 
 /// How much is kept in memory.
@@ -142,22 +152,15 @@ pub struct People {
     storage: Arc<dyn Storage>,
     derivation: Arc<Derivation>,
     /// Large groups, as they were read last.
-    crowds: Cache<(TenantId, Attributes), Arc<Known>>,
-}
-
-/// The members of a group, and what tells whether they are still the same.
-#[derive(Debug)]
-struct Known {
-    crowd: Crowd,
-    people: Vec<Person>,
+    crowds: Cache<(TenantId, Attributes), Arc<Members>>,
 }
 
 impl People {
     /// The people of a database, their examples read by the backbone.
     pub fn new(storage: Arc<dyn Storage>, backbone: Backbone, options: PeopleOptions) -> Self {
         let derivation = Arc::new(Derivation::new(Arc::clone(&storage), backbone, options));
-        let weigh = |_: &(TenantId, Attributes), known: &Arc<Known>| {
-            u32::try_from(ENTRY_BYTES + known.people.len() * PERSON_BYTES).unwrap_or(u32::MAX)
+        let weigh = |_: &(TenantId, Attributes), members: &Arc<Members>| {
+            u32::try_from(ENTRY_BYTES + members.people().len() * PERSON_BYTES).unwrap_or(u32::MAX)
         };
         let crowds = Cache::builder().max_capacity(options.state_bytes / 4).weigher(weigh).build();
         Self { storage, derivation, crowds }
@@ -196,32 +199,37 @@ impl People {
     }
 
     /// The first `limit` of the people who have all of these attributes, in the order of their ids. A large group is read
-    /// again only when its [`Crowd`] is another.
+    /// again only when its [`Crowd`] is another, and that is asked for only when something was written.
     ///
     /// # Errors
     /// The database cannot be asked.
-    pub async fn members(
+    pub(crate) async fn members(
         &self,
         tenant: &TenantId,
         group: &Attributes,
         limit: usize,
-    ) -> Result<Vec<Person>, StatesError> {
+    ) -> Result<Arc<Members>, StatesError> {
         let key = (tenant.clone(), group.clone());
-        if let Some(known) = self.crowds.get(&key)
-            && known.people.len() <= limit
-            && self.storage.crowd(tenant, group).await? == known.crowd
-        {
-            return Ok(known.people.clone());
+        if let Some(known) = self.crowds.get(&key).filter(|known| known.people().len() <= limit) {
+            let watermark = self.storage.watermark(tenant).await?;
+            if known.is_at(&watermark) {
+                return Ok(known);
+            }
+            if self.storage.crowd(tenant, group).await? == *known.crowd() {
+                known.come_to(watermark);
+                return Ok(known);
+            }
         }
         let since = self.erasures();
         let members = self.storage.members(tenant, group, limit).await?;
         let crowd = Crowd::of(&members);
-        let people: Vec<Person> = members.into_iter().map(Person::from).collect();
+        let members = Arc::new(Members::new(crowd, members.into_iter().map(Person::from).collect()));
+        let len = members.people().len();
         // All of them, and nobody was erased meanwhile.
-        if people.len() < limit && people.len() >= WORTH_KEEPING && self.erasures() == since {
-            self.crowds.insert(key, Arc::new(Known { crowd, people: people.clone() }));
+        if len < limit && len >= WORTH_KEEPING && self.erasures() == since {
+            self.crowds.insert(key, Arc::clone(&members));
         }
-        Ok(people)
+        Ok(members)
     }
 
     /// What a model believes of some people, in their order: what is known at once, the rest derived a few people at a
@@ -238,56 +246,68 @@ impl People {
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Resolved, Unusable>>, StatesError> {
         let (mut resolved, missing) = self.look_up(tenant, model, people);
-        if !missing.is_empty() {
-            let derive = async {
-                let mut results = stream::iter(missing)
-                    .map(|(at, key)| async move {
-                        self.derivation.wait_for(model, key).await.map(|derived| (at, derived))
-                    })
-                    .buffer_unordered(AT_ONCE);
-                while let Some((at, derived)) = results.try_next().await? {
-                    resolved[at] = Some(derived);
-                }
-                Ok::<(), StatesError>(())
-            };
-            match deadline {
-                None => derive.await?,
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), derive)
-                    .await
-                    .map_err(|_elapsed| StatesError::DeadlineExceeded)??,
-            }
+        for (at, derived) in self.derive(model, missing, deadline).await? {
+            resolved[at] = Some(derived);
         }
         Ok(resolved.into_iter().map(|one| one.expect("everybody was known or waited for")).collect())
     }
 
+    /// The states that are not known, each with the number that stands beside its key.
+    async fn derive(
+        &self,
+        model: &Arc<Model>,
+        missing: Vec<(usize, StateKey)>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<(usize, Kept)>, StatesError> {
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let derive = stream::iter(missing)
+            .map(|(at, key)| async move {
+                self.derivation.wait_for(model, key).await.map(|derived| (at, derived))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect();
+        match deadline {
+            None => derive.await,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), derive)
+                .await
+                .map_err(|_elapsed| StatesError::DeadlineExceeded)?,
+        }
+    }
+
     /// Those whose state is known, and by position those whose state is not.
-    #[expect(clippy::type_complexity, reason = "one caller, just above")]
     fn look_up(
         &self,
         tenant: &TenantId,
         model: &Model,
         people: Vec<Person>,
-    ) -> (Vec<Option<Result<Resolved, Unusable>>>, Vec<(usize, StateKey)>) {
+    ) -> (Vec<Option<Kept>>, Vec<(usize, StateKey)>) {
         let (mut resolved, mut missing) = (Vec::with_capacity(people.len()), Vec::new());
-        let model = model.head.is_personal().then(|| evidence::model_key(model));
-        let tenant = Arc::new(tenant.clone());
-        let states = self.derivation.states.read();
+        if !model.head.is_personal() {
+            let population = |person| Some(Ok(Resolved { person, state: None }));
+            return (people.into_iter().map(population).collect(), missing);
+        }
+        let matrix = MatrixKey { model: evidence::model_key(model), tenant: Arc::new(tenant.clone()) };
+        let (states, unusable) = (self.derivation.states.read(), self.derivation.unusable.read());
+        let states = states.matrix(&matrix);
         for (at, person) in people.into_iter().enumerate() {
-            let Some(model) = model.filter(|_| person.is_known()) else {
+            if !person.is_known() {
                 resolved.push(Some(Ok(Resolved { person, state: None })));
                 continue;
-            };
-            // The id goes into the key and out again: ten thousand counts of references are left alone.
-            let Person { user_id, version, examples } = person;
-            let key = StateKey { model, tenant: Arc::clone(&tenant), user_id, version };
-            let known = states
-                .get(&key)
-                .map(|kept| kept.as_ref().map(|kept| kept.state.clone()).map_err(Unusable::clone));
-            if known.is_none() {
-                missing.push((at, key.clone()));
             }
-            let person = Person { user_id: key.user_id, version, examples };
-            resolved.push(known.map(|state| state.map(|state| Resolved { person, state })));
+            let place =
+                states.and_then(|states| Some((states, states.find(&person.user_id, person.version)?)));
+            if let Some((states, place)) = place {
+                resolved.push(Some(Ok(Resolved { person, state: Some(states.state(place)) })));
+                continue;
+            }
+            let key = StateKey::of(&matrix, &person);
+            let known = unusable.get(&key).map(|why| Err(why.clone()));
+            if known.is_none() {
+                missing.push((at, key));
+            }
+            resolved.push(known);
         }
         (resolved, missing)
     }
@@ -302,9 +322,8 @@ impl People {
         state: Arc<UserState>,
         since: Erasures,
     ) {
-        let (tenant, user_id) = (Arc::clone(tenant), Arc::clone(&person.user_id));
-        let key = StateKey { model, tenant, user_id, version: person.version };
-        self.derivation.keep(key, Ok(Resolved { person, state: Some(state) }), since);
+        let key = StateKey::of(&MatrixKey { model, tenant: Arc::clone(tenant) }, &person);
+        self.derivation.keep(key, &Ok(Resolved { person, state: Some(state.into()) }), since);
     }
 
     /// Embeds and stores what a person's examples lack in some forms, outside of any transaction of the caller's.
@@ -361,7 +380,9 @@ impl People {
     /// Whether anything in memory is of a person.
     #[doc(hidden)]
     pub fn remembers(&self, tenant: &TenantId, user_id: &UserId) -> bool {
-        self.derivation.states.read().keys().any(|key| *key.tenant == *tenant && *key.user_id == *user_id)
+        let is_theirs = |key: &StateKey| *key.tenant == *tenant && *key.user_id == *user_id;
+        self.derivation.states.read().remembers(tenant, user_id)
+            || self.derivation.unusable.read().keys().any(is_theirs)
     }
 
     /// Removes the states of models that are not registered, and derives every state of every person that is not there yet,
@@ -442,7 +463,7 @@ const PROBE_TIME: Duration = Duration::from_secs(2);
 /// Members from which on a group is remembered: fewer are read as quickly.
 const WORTH_KEEPING: usize = 256;
 /// Bytes of a person in a group that is remembered, and of the group itself.
-const PERSON_BYTES: usize = 128;
+const PERSON_BYTES: usize = 144;
 const ENTRY_BYTES: usize = 1024;
 /// How long nobody listens after the database was lost.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);

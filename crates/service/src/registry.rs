@@ -438,7 +438,7 @@ fn probe(loaded: &LoadedHead) -> Result<(), HeadError> {
     let texts =
         head.text_forms().iter().fold(TextEmbeddings::default(), |texts, form| texts.with(form, rows.view()));
     let features = head.features(&texts)?;
-    let population = [head.population()];
+    let population = [head.population().view()];
     let finite = |moments: &Moments| moments.mean.iter().chain(&moments.variance).all(|x| x.is_finite());
     for features in [&features, &loaded.reference_features] {
         if !finite(&head.rewards(&population, features.view())?) {

@@ -25,8 +25,10 @@ use crate::{
     aside::{Stopped, aside},
     judge::Judge,
     metrics,
-    people::{People, Person, Resolved, StatesError, Unusable, evidence::version_together},
-    registry::{ModelRegistry, RegistryError},
+    people::{
+        Audience, Members, People, Person, Resolved, StatesError, Unusable, evidence::version_together,
+    },
+    registry::{Model, ModelRegistry, RegistryError},
 };
 
 /// Two responses to one prompt.
@@ -519,12 +521,8 @@ impl Scorer {
         let cells = people.len().max(1).saturating_mul(kept + state_len).saturating_add(of_references);
         let room = HeldRoom { _units: self.room.take(cells).ok_or(ScoreError::NoRoom)? };
 
-        let resolved = self.people.resolve(tenant, &model, people, query.deadline).await?;
-        let (people, seen) = seen(&query.whose, resolved)?;
-        let state_version = match &seen {
-            Seen::User(_) => people[0].person.version,
-            _ => version_together(people.iter().map(|one| one.person.version)),
-        };
+        let Seated { panel, seen, state_version } =
+            self.seated(tenant, &model, people, &query.whose, query.deadline).await?;
         let embedded = self.backbone.embed(plan.inputs.clone(), query.overflow, query.deadline).await?;
         let started = Instant::now();
         let usage = usage_of(&embedded);
@@ -540,10 +538,7 @@ impl Scorer {
             faults,
             scale: query.scale,
             also: query.also,
-            panel: match query.whose {
-                Whose::Population => Panel::of([None]),
-                _ => Panel::of(people.into_iter().map(|one| one.state)),
-            },
+            panel,
             aggregates: match query.whose {
                 Whose::Audience { aggregates, welfare, .. } => Some((aggregates, welfare)),
                 _ => None,
@@ -569,20 +564,89 @@ impl Scorer {
     }
 
     /// Who is asked for, an audience up to a number of members.
-    async fn asked(&self, tenant: &TenantId, whose: &Whose, most: usize) -> Result<Vec<Person>, ScoreError> {
+    async fn asked(&self, tenant: &TenantId, whose: &Whose, most: usize) -> Result<Called, ScoreError> {
         Ok(match whose {
-            Whose::Population => Vec::new(),
-            Whose::User(user_id) => self.people.find(tenant, std::slice::from_ref(user_id)).await?,
-            Whose::Users(user_ids) => self.people.find(tenant, user_ids).await?,
+            Whose::Population => Called::Each(Vec::new()),
+            Whose::User(user_id) => {
+                Called::Each(self.people.find(tenant, std::slice::from_ref(user_id)).await?)
+            }
+            Whose::Users(user_ids) => Called::Each(self.people.find(tenant, user_ids).await?),
             Whose::Groups { .. } => unreachable!("each group is asked for as an audience"),
             Whose::Audience { group, .. } => {
                 let members = self.people.members(tenant, group, most).await?;
-                if members.is_empty() {
+                if members.people().is_empty() {
                     return Err(ScoreError::EmptyAudience(None));
                 }
-                members
+                Called::Members(members)
             }
         })
+    }
+
+    /// What the model believes of those who are asked for.
+    async fn seated(
+        &self,
+        tenant: &TenantId,
+        model: &Arc<Model>,
+        called: Called,
+        whose: &Whose,
+        deadline: Option<Instant>,
+    ) -> Result<Seated, ScoreError> {
+        let people = match called {
+            Called::Each(people) => people,
+            Called::Members(members) => {
+                let audience = self.people.audience(tenant, model, &members, deadline).await?;
+                return Seated::audience(audience);
+            }
+        };
+        let resolved = self.people.resolve(tenant, model, people, deadline).await?;
+        let (people, seen) = seen(whose, resolved)?;
+        let state_version = match &seen {
+            Seen::User(_) => people[0].person.version,
+            _ => version_together(people.iter().map(|one| one.person.version)),
+        };
+        let panel = match whose {
+            Whose::Population => Panel::population(),
+            _ => Panel::of(people.into_iter().map(|one| one.state)),
+        };
+        Ok(Seated { panel, seen, state_version })
+    }
+}
+
+/// Those who are asked for.
+enum Called {
+    /// By name; nobody for the population.
+    Each(Vec<Person>),
+    /// As members of a group.
+    Members(Arc<Members>),
+}
+
+impl Called {
+    fn len(&self) -> usize {
+        match self {
+            Self::Each(people) => people.len(),
+            Self::Members(members) => members.people().len(),
+        }
+    }
+}
+
+/// Those whose rewards are computed, and what the answer says of them.
+struct Seated {
+    panel: Panel,
+    seen: Seen,
+    state_version: StateVersion,
+}
+
+impl Seated {
+    /// A member whose examples cannot be used is left out, and counted.
+    fn audience(audience: Audience) -> Result<Self, ScoreError> {
+        let users = audience.users();
+        let Audience { rows, others, unusable, version } = audience;
+        if users == 0 {
+            let unusable = unusable.into_iter().take(1).map(|why| (Asked::Audience, why));
+            return Err(ScoreError::UnusableExamples(unusable.collect()));
+        }
+        let seen = Seen::Audience { users, left_out: unusable.len(), groups: Vec::new() };
+        Ok(Self { panel: Panel::audience(rows, others), seen, state_version: version })
     }
 }
 
@@ -599,8 +663,10 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// Those whose rewards are computed, and what the answer says of them. Examples that cannot be used are an error where
-/// their person was named; a member of an audience is left out for them, and counted.
+/// Those who were asked for by name, and what the answer says of them.
+///
+/// # Errors
+/// Whoever's examples cannot be used.
 fn seen(
     whose: &Whose,
     resolved: Vec<Result<Resolved, Unusable>>,
@@ -610,15 +676,10 @@ fn seen(
         match (one, whose) {
             (Ok(one), _) => people.push(one),
             (Err(error), Whose::Users(_)) => unusable.push((Asked::Users(at), error)),
-            (Err(error), Whose::Audience { .. }) => unusable.push((Asked::Audience, error)),
             (Err(error), _) => unusable.push((Asked::User, error)),
         }
     }
-    let left_out = unusable.len();
-    if left_out > 0 && (people.is_empty() || !matches!(whose, Whose::Audience { .. })) {
-        if matches!(whose, Whose::Audience { .. }) {
-            unusable.truncate(1);
-        }
+    if !unusable.is_empty() {
         return Err(ScoreError::UnusableExamples(unusable));
     }
     let mut each = people.iter().map(|one| UserSeen::of(&one.person));
@@ -626,8 +687,7 @@ fn seen(
         Whose::Population => Seen::Population,
         Whose::User(_) => Seen::User(each.next().expect("one was asked for")),
         Whose::Users(_) => Seen::Users(each.collect()),
-        Whose::Groups { .. } => unreachable!("each group is asked for as an audience"),
-        Whose::Audience { .. } => Seen::Audience { users: people.len(), left_out, groups: Vec::new() },
+        Whose::Audience { .. } | Whose::Groups { .. } => unreachable!("members are not asked for by name"),
     };
     Ok((people, seen))
 }

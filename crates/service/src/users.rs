@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use polyreward_backbone::Backbone;
 use polyreward_domain::{Attributes, Comparison, HeadFamily, MAX_VALUE_BYTES, ModelRef, TenantId, UserId};
-use polyreward_heads::UserState;
+use polyreward_heads::StateView;
 use polyreward_storage::{
     AuditAction, GroupCount, ModelTally, PersonSummary, StorageError, StoredExample, UserRecord,
 };
@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     examples::{Writer, all_forms, audit, left_of_prior},
     metrics,
-    people::{People, Person, StatesError, Unusable, inputs_of, subject},
+    people::{People, Person, PersonState, StatesError, Unusable, inputs_of, subject},
     registry::ModelRegistry,
     score::Pair,
 };
@@ -119,7 +119,8 @@ impl Users {
                 Err(unusable) => (None, Some(unusable)),
             };
             let (head, population) = (model.head.family(), model.head.population());
-            let state = state.as_deref().unwrap_or(population);
+            let population = population.view();
+            let state = state.as_ref().map_or(population, PersonState::view);
             let weights = if model.head.is_personal() { weights_of(state, population) } else { Vec::new() };
             let uncertainty = left_of_prior(state, population);
             models.push(Believed {
@@ -310,7 +311,7 @@ impl Users {
     }
 }
 
-fn weights_of(state: &UserState, population: &UserState) -> Vec<Weight> {
+fn weights_of(state: StateView<'_>, population: StateView<'_>) -> Vec<Weight> {
     let (mean, population) = (state.mean(), population.mean());
     mean.iter()
         .zip(population)
@@ -369,6 +370,7 @@ fn in_words(
 #[cfg(test)]
 mod tests {
     use ndarray::{Array2, array};
+    use polyreward_heads::UserState;
 
     use super::*;
 
@@ -376,9 +378,9 @@ mod tests {
     fn a_state_is_told_in_numbers_and_words() {
         let population = UserState::new(array![0.0, 0.5], Array2::eye(2), 0).unwrap();
         let state = UserState::new(array![0.1, -0.7], Array2::eye(2) * 0.25, 3).unwrap();
-        let weights = weights_of(&state, &population);
+        let weights = weights_of(state.view(), population.view());
         assert_eq!(weights[1].deviation, 0.5);
-        let left = left_of_prior(&state, &population);
+        let left = left_of_prior(state.view(), population.view());
         let text = in_words(HeadFamily::Lore, 3, left, &weights, false);
         assert_eq!(
             text,

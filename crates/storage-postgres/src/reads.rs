@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use polyreward_domain::{Attributes, ExampleId, ModelRef, TenantId, TextForms, UserId};
 use polyreward_storage::{
     Crowd, Evidence, GroupCount, LATEST_PREDICTIONS, ModelKey, ModelTally, PersonSummary, Reads,
-    StorageError, StoredExample, StoredState, UserRecord,
+    StorageError, StoredExample, StoredState, UserRecord, Watermark,
 };
 
 use crate::{
@@ -57,6 +57,15 @@ impl Reads for PostgresStorage {
             _ => Ok(None),
         });
         found.collect()
+    }
+
+    #[tracing::instrument(name = "db.watermark", skip_all)]
+    async fn watermark(&self, tenant: &TenantId) -> Result<Watermark, StorageError> {
+        let mut connection = self.connections.read(tenant.as_str()).await?;
+        // Two snapshots alike see the same transactions; one that only reads is none of them.
+        let snapshot = sqlx::query_scalar!(r#"SELECT pg_current_snapshot()::TEXT AS "snapshot!""#);
+        let snapshot = within(connection.answer_timeout(), snapshot.fetch_one(&mut *connection)).await;
+        Ok(Watermark::new(snapshot.map_err(failed)?))
     }
 
     #[tracing::instrument(name = "db.user.crowd", skip_all)]

@@ -17,6 +17,7 @@ mod sweeper;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
+mod watch;
 
 pub use open::{OpenError, SqliteOptions};
 
@@ -32,6 +33,7 @@ use crate::{
     measuring::Measuring,
     sweeper::Sweeper,
     transaction::SqliteTransaction,
+    watch::Watch,
 };
 
 /// A database in a file; clones share its connections.
@@ -41,6 +43,7 @@ pub struct SqliteStorage {
     measuring: Measuring,
     writer: SqlitePool,
     sweeper: Sweeper,
+    watch: Watch,
 }
 
 impl SqliteStorage {

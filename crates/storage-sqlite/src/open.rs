@@ -19,6 +19,7 @@ use crate::{
     error::{is_busy, is_no_database},
     measuring::Measuring,
     sweeper::{self, Sweeper},
+    watch::Watch,
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -136,6 +137,7 @@ impl SqliteStorage {
                     .connect_lazy_with(connect.clone().pragma("query_only", "ON")),
                 options.measure_timeout,
             ),
+            watch: Watch::new(pool(1, options.acquire_timeout), connect.clone()),
             writer: pool(1, options.acquire_timeout).connect_lazy_with(connect.clone()),
             sweeper: Sweeper::new(
                 pool(1, options.acquire_timeout).connect_lazy_with(connect.busy_timeout(sweeper::PATIENCE)),
@@ -151,6 +153,7 @@ impl SqliteStorage {
     pub async fn close(&self) {
         self.readers.close().await;
         self.measuring.close().await;
+        self.watch.close().await;
         self.writer.close().await;
         self.sweeper.close().await;
     }

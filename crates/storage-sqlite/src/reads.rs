@@ -6,7 +6,7 @@ use polyreward_domain::{
 };
 use polyreward_storage::{
     Crowd, Evidence, GroupCount, LATEST_PREDICTIONS, ModelKey, ModelTally, PersonSummary, Reads,
-    StorageError, StoredExample, StoredState, UserRecord,
+    StorageError, StoredExample, StoredState, UserRecord, Watermark,
 };
 
 use crate::{
@@ -108,6 +108,11 @@ impl Reads for SqliteStorage {
             });
         }
         Ok(found)
+    }
+
+    #[tracing::instrument(name = "db.watermark", skip_all)]
+    async fn watermark(&self, _tenant: &TenantId) -> Result<Watermark, StorageError> {
+        self.watch.watermark().await
     }
 
     #[tracing::instrument(name = "db.user.crowd", skip_all)]

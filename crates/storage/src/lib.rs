@@ -25,7 +25,7 @@ pub use reads::{LATEST_PREDICTIONS, MAX_FOUND, Reads};
 pub use records::{
     AuditAction, AuditEntry, Crowd, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, ModelKey,
     ModelTally, NewExample, PersonSummary, Prediction, RequestHash, StoredExample, StoredState, SubjectHash,
-    UserRecord,
+    UserRecord, Watermark,
 };
 pub use transaction::Transaction;
 

@@ -9,7 +9,7 @@ use crate::{
     error::StorageError,
     records::{
         Crowd, Evidence, GroupCount, ModelKey, ModelTally, PersonSummary, StoredExample, StoredState,
-        UserRecord,
+        UserRecord, Watermark,
     },
 };
 
@@ -37,6 +37,10 @@ pub trait Reads: Debug + Send + Sync {
         group: &Attributes,
         limit: usize,
     ) -> Result<Vec<PersonSummary>, StorageError>;
+
+    /// How far the writing has come, at the cost of no row: what was read after a watermark is good for as long as it is the
+    /// same.
+    async fn watermark(&self, tenant: &TenantId) -> Result<Watermark, StorageError>;
 
     /// What tells this moment of a group from another, at less cost than its members.
     async fn crowd(&self, tenant: &TenantId, group: &Attributes) -> Result<Crowd, StorageError>;

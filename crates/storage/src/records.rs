@@ -52,6 +52,18 @@ impl Crowd {
     }
 }
 
+/// How far the writing of a database has come. Between two alike nothing was written that can be seen, whatever it was and
+/// whoever wrote it; two that differ say nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watermark(String);
+
+impl Watermark {
+    /// As a database tells it.
+    pub fn new(told: String) -> Self {
+        Self(told)
+    }
+}
+
 /// Somebody, with what is known of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UserRecord {

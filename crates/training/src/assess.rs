@@ -141,7 +141,7 @@ impl Trial {
                 } else {
                     self.adapt(data, head, &features, &person.context[..examples])?
                 };
-                let moments = head.margins(&[&state], chosen.view(), rejected.view())?;
+                let moments = head.margins(&[state.view()], chosen.view(), rejected.view())?;
                 let outcomes = moments.mean.iter().zip(&moments.variance).zip(&person.query);
                 people.push(
                     outcomes
@@ -314,7 +314,7 @@ fn margins(
         features.select(Axis(0), &comparisons.iter().map(at).collect::<Vec<_>>())
     };
     let (a, b) = (side(|row| row.chosen), side(|row| row.rejected));
-    let moments = head.margins(&[head.population()], a.view(), b.view())?;
+    let moments = head.margins(&[head.population().view()], a.view(), b.view())?;
     Ok(moments.mean.iter().zip(&moments.variance).map(|(m, v)| (f64::from(*m), f64::from(*v))).collect())
 }
 
@@ -398,7 +398,7 @@ pub(crate) fn reward_statistics(
     items: &[usize],
 ) -> Result<RewardStatistics, TrainingError> {
     let features = data.items.features(head, items)?;
-    let rewards = head.rewards(&[head.population()], features.view())?.mean;
+    let rewards = head.rewards(&[head.population().view()], features.view())?.mean;
     let values: Vec<f64> = rewards.iter().map(|reward| f64::from(*reward)).collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / values.len() as f64;

@@ -95,7 +95,7 @@ fn accuracy(head: &dyn Head, data: &TrainingData, examples: usize) -> f64 {
             .collect();
         let state = head.adapt(&observations, None).unwrap();
         let (a, b) = (side(asked, |row| row.chosen), side(asked, |row| row.rejected));
-        let margins = head.margins(&[&state], a.view(), b.view()).unwrap().mean;
+        let margins = head.margins(&[state.view()], a.view(), b.view()).unwrap().mean;
         right += margins.iter().filter(|margin| **margin > 0.0).count() as f64;
         all += margins.len() as f64;
     }

@@ -303,3 +303,54 @@ async fn an_example_that_comes_while_its_person_is_being_erased_goes_with_them()
     assert!(held.reads() > 1, "its texts are read again");
     server.get("/users/ada").await.problem(404, "unknown-user");
 }
+
+#[tokio::test]
+async fn a_large_audience_is_its_members_one_by_one_whoever_learns_or_leaves() {
+    let crowd: usize = 300;
+    let sides = |n: usize| [TEXTS[n % 4], TEXTS[(n + 1 + n / 4 % 3) % 4]];
+    let name = |n: usize| format!("person-{n}");
+    let records = (0..crowd)
+        .flat_map(|n| (0..=n % 3).map(move |more| (n, sides(n + 5 * more))))
+        .map(|(n, [chosen, rejected])| record(&name(n), "UK", chosen, rejected));
+    let server = Server::with_people(records.collect()).await;
+    let agree = async |people: &[String]| {
+        let audience = json!({"group": {"country": "UK"}, "aggregate": ["mean", "min", "p20"]});
+        let together = server.score(&body(&json!({"audience": audience}))).await.ok();
+        assert_eq!(together["audience"], json!({"users": people.len()}));
+        let each = server.score(&body(&json!({"user_ids": people}))).await.ok();
+        let rewards: Vec<Vec<f64>> =
+            each["results"][0]["rewards"].as_array().unwrap().iter().map(numbers).collect();
+        for text in 0..TEXTS.len() {
+            let mut column: Vec<f64> = rewards.iter().map(|rewards| rewards[text]).collect();
+            column.sort_by(f64::total_cmp);
+            let at = 0.2 * (column.len() - 1) as f64;
+            let (lower, part) = (column[at as usize], at.fract());
+            let p20 = lower + part * (column[at as usize + 1] - lower);
+            let mean = column.iter().sum::<f64>() / column.len() as f64;
+            for (how, expected) in [("mean", mean), ("min", column[0]), ("p20", p20)] {
+                let actual = numbers(&together["results"][0]["aggregates"][how])[text];
+                assert!((actual - expected).abs() < 1e-6, "{how} {actual} {expected}");
+            }
+        }
+    };
+    let mut people: Vec<String> = (0..crowd).map(name).collect();
+    // Derived, then where they lie, then as somebody left them.
+    agree(&people).await;
+    agree(&people).await;
+    let example = json!({"examples": [{"prompt": "Name a fish.", "chosen": TEXTS[3], "rejected": TEXTS[0]}]});
+    assert_eq!(server.post("/users/person-7/examples", &example).await.status, 201);
+    agree(&people).await;
+    assert_eq!(server.delete(&format!("/users/{}", people.remove(150))).await.status, 204);
+    agree(&people).await;
+    let newcomer = json!({"attributes": {"country": "UK"}, "examples": example["examples"]});
+    assert_eq!(server.post("/users/newcomer/examples", &newcomer).await.status, 201);
+    people.push("newcomer".to_owned());
+    agree(&people).await;
+    // Somebody of whom nothing is known is a member, too.
+    let stranger = json!({"attributes": {"country": "UK"}});
+    let put = json_request(Method::PUT, "/users/stranger", Body::from(stranger.to_string()));
+    assert!(server.send(put).await.status.is_success());
+    people.push("stranger".to_owned());
+    agree(&people).await;
+    agree(&people).await;
+}

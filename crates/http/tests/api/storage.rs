@@ -14,7 +14,7 @@ use polyreward_storage::{
     AuditEntry, Crowd, Erasures, Evidence, ExampleEmbedding, GroupCount, IdempotencyRecord, KeyHash, KeyId,
     KeyRecord, Keys, MeasuredModel, Measures, Mistake, ModelKey, ModelTally, Moment, NewExample, PairVotes,
     PersonSummary, PersonSums, Prediction, Predictions, Reads, ShotSums, Span, Step, StepSums, Storage,
-    StorageError, StoredExample, StoredState, SubjectHash, Transaction, UserRecord,
+    StorageError, StoredExample, StoredState, SubjectHash, Transaction, UserRecord, Watermark,
 };
 use time::OffsetDateTime;
 use tokio::sync::{
@@ -171,6 +171,11 @@ impl<S: Storage> Reads for Watched<S> {
         self.outage.check()?;
         self.crowds_read.fetch_add(1, Ordering::SeqCst);
         self.inner.members(tenant, group, limit).await
+    }
+
+    async fn watermark(&self, tenant: &TenantId) -> Result<Watermark, StorageError> {
+        self.outage.check()?;
+        self.inner.watermark(tenant).await
     }
 
     async fn crowd(&self, tenant: &TenantId, group: &Attributes) -> Result<Crowd, StorageError> {

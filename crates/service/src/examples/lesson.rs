@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use polyreward_domain::{ModelRef, StateVersion};
-use polyreward_heads::{HeadError, UserState};
+use polyreward_heads::{HeadError, StateView, UserState};
 use polyreward_storage::{Evidence, ExampleEmbedding, ModelKey, NewExample, Prediction, StoredState};
 use time::OffsetDateTime;
 
@@ -105,7 +105,7 @@ impl Lesson {
         let mut predictions = Vec::with_capacity(self.fresh.len());
         for (at, example) in self.fresh.iter().enumerate() {
             let [chosen, rejected] = features.pair(known + at);
-            let preferences = judge.preferences(&[&state, population], chosen, rejected)?.value;
+            let preferences = judge.preferences(&[state.view(), population.view()], chosen, rejected)?.value;
             if preferences.iter().any(|preference| !preference.is_finite()) {
                 return Err(HeadError::NotFinite("a preference"));
             }
@@ -128,7 +128,7 @@ impl Lesson {
             model_key,
             is_personal,
             predictions,
-            uncertainty: left_of_prior(&state, population),
+            uncertainty: left_of_prior(state.view(), population.view()),
             state: Arc::new(state),
         })
     }
@@ -150,8 +150,8 @@ fn beside_the_baseline(mut learnings: Vec<Learning>, baseline: Option<&Arc<Model
 
 /// Which part of the prior's standard deviation is left: the root of the ratio of the total variances, at most 1 where
 /// examples agree, more where they contradict the prior.
-pub(crate) fn left_of_prior(state: &UserState, population: &UserState) -> f64 {
-    let total = |state: &UserState| state.variances().iter().map(|x| f64::from(*x)).sum::<f64>();
+pub(crate) fn left_of_prior(state: StateView<'_>, population: StateView<'_>) -> f64 {
+    let total = |state: StateView<'_>| state.variances().iter().map(|x| f64::from(*x)).sum::<f64>();
     let prior = total(population);
     if prior > 0.0 { (total(state) / prior).sqrt() } else { 1.0 }
 }

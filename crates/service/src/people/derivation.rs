@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{
     Erasures, PeopleOptions, Person, Resolved, STORE_TIME, StatesError, Unusable,
     evidence::{Features, Vote, lacks, restored, stored, version_of},
+    matrix::{Matrices, MatrixKey},
     shelf::Shelf,
 };
 use crate::{metrics, registry::Model};
@@ -32,8 +33,8 @@ pub(super) const TURNS: usize = 4;
 const TEXTS_AT_ONCE: usize = 64;
 /// How long a derivation waits for room in the backbone's queue.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Key and bookkeeping of a cache entry.
-const ENTRY_BYTES: usize = 256;
+/// What is remembered of somebody whose examples cannot be used.
+const UNUSABLE_BYTES: u64 = 384;
 
 /// Names a state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,7 +45,18 @@ pub(super) struct StateKey {
     pub version: StateVersion,
 }
 
-/// What is kept: somebody with their state, or that there can be none.
+impl StateKey {
+    pub fn of(matrix: &MatrixKey, person: &Person) -> Self {
+        let (MatrixKey { model, tenant }, user_id) = (matrix.clone(), Arc::clone(&person.user_id));
+        Self { model, tenant, user_id, version: person.version }
+    }
+
+    fn matrix(&self) -> MatrixKey {
+        MatrixKey { model: self.model, tenant: Arc::clone(&self.tenant) }
+    }
+}
+
+/// What is known: somebody with their state, or that there can be none.
 pub(super) type Kept = Result<Resolved, Unusable>;
 /// What those who wait are told.
 type Outcome = Result<Kept, StatesError>;
@@ -65,7 +77,9 @@ struct Running {
 pub(super) struct Derivation {
     storage: Arc<dyn Storage>,
     backbone: Backbone,
-    pub(super) states: Shelf<StateKey, Kept>,
+    pub(super) states: Matrices,
+    /// Those who can have none, in a sixteenth of the room.
+    pub(super) unusable: Shelf<StateKey, Unusable>,
     running: Mutex<HashMap<StateKey, Running>>,
     numbers: AtomicU64,
     turns: Semaphore,
@@ -77,7 +91,8 @@ impl Derivation {
         Self {
             storage,
             backbone,
-            states: Shelf::new(options.state_bytes),
+            states: Matrices::new(options.state_bytes - options.state_bytes / 16),
+            unusable: Shelf::new(options.state_bytes / 16),
             running: Mutex::default(),
             numbers: AtomicU64::new(0),
             turns: Semaphore::new(TURNS),
@@ -92,31 +107,50 @@ impl Derivation {
     /// Removes everything of a person from memory; what was read of them before is not put there any more.
     pub fn forget(&self, tenant: &TenantId, user_id: &UserId) {
         self.erasures.fetch_add(1, Ordering::SeqCst);
-        self.states.retain(|key| *key.tenant != *tenant || *key.user_id != *user_id);
+        self.states.erase(tenant, user_id);
+        self.unusable.retain(|key| *key.tenant != *tenant || *key.user_id != *user_id);
     }
 
     /// The same of a person known by their digest alone.
     pub fn forget_subject(&self, subject: &SubjectHash) {
         self.erasures.fetch_add(1, Ordering::SeqCst);
-        self.states.retain(|key| super::subject(&key.tenant, &key.user_id) != *subject);
+        self.states.erase_if(|tenant, user_id| super::subject(tenant, user_id) == *subject);
+        self.unusable.retain(|key| super::subject(&key.tenant, &key.user_id) != *subject);
     }
 
     /// The same of everybody, who will be read from the database again.
     pub fn forget_all(&self) {
         self.erasures.fetch_add(1, Ordering::SeqCst);
-        self.states.retain(|_| false);
+        self.states.clear();
+        self.unusable.retain(|_| false);
     }
 
     /// Keeps what was derived, unless somebody was erased since its examples were read.
-    pub fn keep(&self, key: StateKey, kept: Kept, since: Erasures) {
-        let state = kept.as_ref().ok().and_then(|resolved| resolved.state.as_ref());
-        let bytes = (ENTRY_BYTES + state.map_or(0, |state| state.bytes())) as u64;
-        self.states.insert_if(|| self.erasures() == since, key, kept, bytes);
+    pub fn keep(&self, key: StateKey, kept: &Kept, since: Erasures) {
+        let still = || self.erasures() == since;
+        match kept {
+            Ok(Resolved { state: Some(state), .. }) => {
+                self.states.write_if(still, key.matrix(), &key.user_id, key.version, state.view());
+            }
+            // Who has no examples is the population to everybody who asks.
+            Ok(Resolved { state: None, .. }) => {}
+            Err(unusable) => self.unusable.insert_if(still, key, unusable.clone(), UNUSABLE_BYTES),
+        }
     }
 
     /// What is kept under a key.
     pub fn known(&self, key: &StateKey) -> Option<Kept> {
-        self.states.read().get(key).cloned()
+        {
+            let kept = self.states.read();
+            let matrix = kept.matrix(&key.matrix());
+            let found = matrix.and_then(|matrix| Some(matrix.state(matrix.find(&key.user_id, key.version)?)));
+            if let Some(state) = found {
+                let (user_id, examples) = (Arc::clone(&key.user_id), state.view().examples());
+                let person = Person { user_id, version: key.version, examples };
+                return Some(Ok(Resolved { person, state: Some(state) }));
+            }
+        }
+        self.unusable.read().get(key).cloned().map(Err)
     }
 
     /// Waits for a state; begins to derive it unless somebody else has.
@@ -180,7 +214,7 @@ impl Derivation {
             ::metrics::histogram!(metrics::STATE_SECONDS).record(started.elapsed());
         }
         if let Ok((version, kept)) = &outcome {
-            self.keep(StateKey { version: *version, ..key.clone() }, kept.clone(), since);
+            self.keep(StateKey { version: *version, ..key.clone() }, kept, since);
         }
         drop(left);
         let _heard = done.send(outcome.map(|(_, kept)| kept));
@@ -233,7 +267,7 @@ impl Derivation {
             Err(_) => return Err(StatesError::GivenUp),
         };
         self.store(model, key, version, &state, embedded).await;
-        Ok((version, Ok(Resolved { person, state: Some(Arc::new(state)) })))
+        Ok((version, Ok(Resolved { person, state: Some(Arc::new(state).into()) })))
     }
 
     /// The state that is stored for these very examples.
@@ -244,7 +278,7 @@ impl Derivation {
             Ok(state) => {
                 let (user_id, examples) = (Arc::clone(&key.user_id), state.examples());
                 let person = Person { user_id, version: key.version, examples };
-                Ok(Some(Resolved { person, state: Some(Arc::new(state)) }))
+                Ok(Some(Resolved { person, state: Some(Arc::new(state).into()) }))
             }
             Err(error) => {
                 tracing::warn!(model = %model.reference, error = %error, "a stored state is derived again");

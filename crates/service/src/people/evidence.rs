@@ -186,8 +186,11 @@ pub(crate) fn restored(head: &dyn Head, stored: StoredState) -> Result<UserState
     let covariance = Array2::from_shape_vec((size, size), stored.covariance)
         .map_err(|_| mismatch("a stored covariance", rows))?;
     let (mean, examples) = (stored.mean.into(), usize::try_from(stored.examples).unwrap_or(usize::MAX));
-    let is_diagonal = covariance.indexed_iter().all(|((i, j), x)| i == j || *x == 0.0);
-    if is_diagonal {
+    // All states of a head are kept alike.
+    if head.population().is_independent() {
+        if covariance.indexed_iter().any(|((i, j), x)| i != j && *x != 0.0) {
+            return Err(HeadError::Parameter { name: "a stored covariance", detail: "is diagonal".into() });
+        }
         return UserState::independent(&mean, &covariance.diag().to_owned(), examples);
     }
     UserState::new(mean, covariance, examples)

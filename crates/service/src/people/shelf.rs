@@ -1,6 +1,6 @@
-//! What is kept of people, bounded by its bytes.
+//! Who can have no state, bounded by its bytes.
 //!
-//! An audience reads ten thousand entries at a time, under one lock; a cache that notes every read in a queue takes longer
+//! An audience looks thousands of people up at a time, under one lock; a cache that notes every read in a queue takes longer
 //! over that than the rewards themselves.
 
 use std::{

@@ -1,11 +1,11 @@
 //! From embeddings to results: everything of a request that is arithmetic, off the async threads.
 
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{collections::HashMap, ops::Range, sync::Arc, thread};
 
 use foldhash::fast::RandomState;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use polyreward_backbone::{Embedded, InputError};
-use polyreward_heads::{HeadError, UserState};
+use polyreward_heads::{HeadError, StateView};
 
 use super::{
     Aggregate, Answer, Fault, ItemScore, PairScore, Part, RewardScale, Scored, Welfare,
@@ -15,41 +15,86 @@ use super::{
 };
 use crate::{
     judge::{Estimates, Judge, ranking},
+    people::{PersonState, Rows},
     registry::Model,
 };
 
 /// People by what is believed of them: those who share a state, as all unknown ones do, are judged once.
 #[derive(Debug)]
 pub(crate) struct Panel {
-    /// Distinct states; none is the population's.
-    states: Vec<Option<Arc<UserState>>>,
+    /// States that lie side by side, each one person's: the first ones.
+    rows: Vec<Rows>,
+    /// How many states lie before each of [`Self::rows`], and in all of them.
+    before: Vec<usize>,
+    /// Further distinct states; none is the population's.
+    states: Vec<Option<PersonState>>,
     /// People at each state.
     counts: Vec<usize>,
-    /// The state of each person asked for.
+    /// The state of each person asked for; of those who have a row, nobody asks.
     seats: Vec<usize>,
 }
 
 impl Panel {
-    pub fn of(people: impl IntoIterator<Item = Option<Arc<UserState>>>) -> Self {
+    pub fn of<S: Into<PersonState>>(people: impl IntoIterator<Item = Option<S>>) -> Self {
+        Self::with_rows(Vec::new(), people)
+    }
+
+    /// Nobody in particular.
+    pub fn population() -> Self {
+        Self::of([None::<PersonState>])
+    }
+
+    /// Everybody of a group.
+    pub fn audience(rows: Vec<Rows>, others: Vec<Option<PersonState>>) -> Self {
+        Self::with_rows(rows, others)
+    }
+
+    fn with_rows<S: Into<PersonState>>(rows: Vec<Rows>, people: impl IntoIterator<Item = Option<S>>) -> Self {
+        let mut before = vec![0];
+        before.extend(rows.iter().scan(0, |sum, rows| {
+            *sum += rows.len();
+            Some(*sum)
+        }));
+        let in_rows = before[rows.len()];
         let people = people.into_iter();
         let many = people.size_hint().0;
         let mut panel = Self {
-            states: Vec::with_capacity(many),
-            counts: Vec::with_capacity(many),
+            rows,
+            before,
+            states: Vec::new(),
+            counts: vec![1; in_rows],
             seats: Vec::with_capacity(many),
         };
-        let mut known: HashMap<Option<*const UserState>, usize, RandomState> =
-            HashMap::with_capacity_and_hasher(many, RandomState::default());
+        let mut known: HashMap<Option<*const f32>, usize, RandomState> = HashMap::default();
         for state in people {
-            let seat = *known.entry(state.as_ref().map(Arc::as_ptr)).or_insert_with(|| {
+            let state: Option<PersonState> = state.map(Into::into);
+            let numbers = state.as_ref().map(|state| state.view().parts().0.as_ptr());
+            let seat = *known.entry(numbers).or_insert_with(|| {
                 panel.states.push(state);
                 panel.counts.push(0);
-                panel.states.len() - 1
+                panel.counts.len() - 1
             });
             panel.counts[seat] += 1;
             panel.seats.push(seat);
         }
         panel
+    }
+
+    /// How many states there are.
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Some of the states, in the order of the memory that they lie in.
+    pub fn views<'a>(&'a self, range: Range<usize>, population: StateView<'a>) -> Vec<StateView<'a>> {
+        let in_rows = self.before[self.rows.len()];
+        let first = self.before.partition_point(|before| *before <= range.start).saturating_sub(1);
+        let skipped = range.start.min(in_rows) - self.before[first];
+        let rows = self.rows[first..].iter().enumerate();
+        let of_rows = rows.flat_map(|(at, rows)| rows.views(if at == 0 { skipped } else { 0 }));
+        let others = &self.states[range.start.saturating_sub(in_rows)..];
+        let others = others.iter().map(|state| state.as_ref().map_or(population, PersonState::view));
+        of_rows.chain(others).take(range.len()).collect()
     }
 }
 
@@ -101,16 +146,22 @@ pub(crate) struct Prospect {
     pub uncertainty: f64,
 }
 
-/// Blocks of people that are judged side by side: what an audience of thousands waits for, one person's request never needs.
+/// Shares of people that are judged side by side: what an audience of thousands waits for, one person's request never needs.
 const MOST_THREADS: usize = 4;
 
-/// A result for each block, in order; a single block needs no thread of its own.
-fn in_parallel<T: Send>(blocks: &[&[&UserState]], judge: impl Fn(&[&UserState]) -> T + Sync) -> Vec<T> {
-    let Some((first, rest)) = blocks.split_first() else { return Vec::new() };
+/// Blocks of people that a thread judges before it is waited for.
+const MOST_BLOCKS: usize = 16;
+
+/// Rewards and, of pairs, preferences of some people.
+type Judged = (Estimates, Option<Estimates>);
+
+/// A result for each share, in order; a single share needs no thread of its own.
+fn in_parallel<T: Send>(shares: &[Range<usize>], judge: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+    let Some((first, rest)) = shares.split_first() else { return Vec::new() };
     thread::scope(|scope| {
         let judge = &judge;
-        let others: Vec<_> = rest.iter().map(|block| scope.spawn(move || judge(block))).collect();
-        let mut results = vec![judge(first)];
+        let others: Vec<_> = rest.iter().cloned().map(|share| scope.spawn(move || judge(share))).collect();
+        let mut results = vec![judge(first.clone())];
         for other in others {
             match other.join() {
                 Ok(result) => results.push(result),
@@ -119,6 +170,12 @@ fn in_parallel<T: Send>(blocks: &[&[&UserState]], judge: impl Fn(&[&UserState]) 
         }
         results
     })
+}
+
+/// Ranges of at most `at_once` that make up a range.
+fn parts(range: Range<usize>, at_once: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(at_once).map(move |first| first..end.min(first + at_once))
 }
 
 impl Task {
@@ -148,25 +205,31 @@ impl Task {
         mut take: impl FnMut(usize, &Estimates, Option<&Estimates>),
     ) -> Result<(), TaskError> {
         let judge = Judge { model: &self.model, scale: self.scale };
-        let population = self.model.head.population();
-        let states: Vec<&UserState> =
-            self.panel.states.iter().map(|state| state.as_deref().unwrap_or(population)).collect();
+        let population = self.model.head.population().view();
         let at_once = judge.block(features.nrows());
         let go_on = || self.wanted.check().map_err(TaskError::from);
-        let judged = |users: &[&UserState]| -> Result<(Estimates, Option<Estimates>), TaskError> {
+        let judged = |block: Range<usize>| -> Result<Judged, TaskError> {
             go_on()?;
+            let users = self.panel.views(block, population);
             if self.pairs() == 0 {
-                return Ok((judge.rewards(users, features, deviations, &go_on)?, None));
+                return Ok((judge.rewards(&users, features, deviations, &go_on)?, None));
             }
-            let [rewards, preferences] = judge.pairs(users, features, &go_on)?;
+            let [rewards, preferences] = judge.pairs(&users, features, &go_on)?;
             Ok((rewards, Some(preferences)))
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-        for (wave, states) in states.chunks(at_once * threads).enumerate() {
-            let blocks: Vec<&[&UserState]> = states.chunks(at_once).collect();
-            for (block, judged) in in_parallel(&blocks, judged).into_iter().enumerate() {
-                let (rewards, preferences) = judged?;
-                take((wave * threads + block) * at_once, &rewards, preferences.as_ref());
+        let blocks = judge.blocks_held(features.nrows()).min(MOST_BLOCKS);
+        for wave in parts(0..self.panel.len(), at_once * threads * blocks) {
+            let first = wave.start;
+            let share = wave.len().div_ceil(threads).next_multiple_of(at_once);
+            let shares: Vec<Range<usize>> = parts(wave, share).collect();
+            let judged = |share| parts(share, at_once).map(judged).collect::<Result<Vec<_>, _>>();
+            let mut at = first;
+            for blocks in in_parallel(&shares, judged) {
+                for (rewards, preferences) in blocks? {
+                    take(at, &rewards, preferences.as_ref());
+                    at += rewards.value.nrows();
+                }
             }
         }
         Ok(())
@@ -195,7 +258,7 @@ impl Task {
     }
 
     fn each(&self, features: ArrayView2<'_, f32>) -> Result<Scored, TaskError> {
-        let states = self.panel.states.len();
+        let states = self.panel.len();
         let mut rewards = Estimates::zeros(states, features.nrows());
         let mut preferences = Estimates::zeros(states, self.pairs());
         // An answer to a pair has a deviation of the preference alone.
@@ -240,7 +303,7 @@ impl Task {
         let features = self.features()?;
         let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
         let head = self.model.head.as_ref();
-        let user = self.panel.states[0].as_deref().unwrap_or(head.population());
+        let user = self.panel.views(0..1, head.population().view())[0];
         let gains = head.information(user, a, b, self.model.card.calibration)?;
         self.wanted.check()?;
         let preferences = Judge { model: &self.model, scale: self.scale }.preferences(&[user], a, b)?;
@@ -265,13 +328,13 @@ impl Task {
         }
         let features = self.features()?;
         let (a, b) = (features.slice(s![0..;2, ..]), features.slice(s![1..;2, ..]));
-        let population = self.model.head.population();
+        let population = self.model.head.population().view();
         let judge = Judge { model: &self.model, scale: self.scale };
         let mut own = vec![[f64::NAN; 2]; self.pairs()];
         for (seat, state) in self.panel.states.iter().enumerate() {
             self.wanted.check()?;
             let theirs: Vec<usize> = (0..own.len()).filter(|at| self.panel.seats[*at] == seat).collect();
-            let state = state.as_deref().unwrap_or(population);
+            let state = state.as_ref().map_or(population, PersonState::view);
             let (a, b) = (a.select(Axis(0), &theirs), b.select(Axis(0), &theirs));
             let preferences = judge.preferences(&[state, population], a.view(), b.view())?;
             for (row, at) in theirs.into_iter().enumerate() {
@@ -342,6 +405,7 @@ fn not_finite(at: usize, part: Part) -> Fault {
 #[cfg(test)]
 mod tests {
     use ndarray::array;
+    use polyreward_heads::UserState;
 
     use super::*;
 

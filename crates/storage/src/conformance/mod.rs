@@ -40,6 +40,7 @@ macro_rules! each_rule {
             people_are_listed_page_by_page_in_the_order_of_their_bytes,
             members_have_every_attribute_asked_for,
             a_crowd_is_another_when_anybodys_examples_are,
+            a_watermark_is_another_after_every_write_and_no_read,
             groups_are_counted_page_by_page,
             attributes_that_people_have_are_listed_once_in_the_order_of_their_bytes,
             a_change_of_attributes_makes_another_moment_though_its_clock_is_behind,

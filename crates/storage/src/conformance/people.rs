@@ -118,6 +118,31 @@ pub async fn a_crowd_is_another_when_anybodys_examples_are(storage: &dyn Storage
     assert_eq!(storage.crowd(&"other".parse().unwrap(), &everybody).await.unwrap(), Crowd::default());
 }
 
+pub async fn a_watermark_is_another_after_every_write_and_no_read(storage: &dyn Storage) {
+    let (tenant, other): (_, TenantId) = (TenantId::default(), "other".parse().unwrap());
+    let watermark = async || storage.watermark(&tenant).await.unwrap();
+    let mut before = watermark().await;
+    come(storage, &tenant, &[("ada", &[("country", "UK")]), ("bob", &[])]).await;
+    for number in 1..6 {
+        let mut writing = begin(storage, &tenant).await;
+        writing.save_user(&user("ada"), StateVersion::from_number(number), 1, 1, at(1)).await.unwrap();
+        writing.commit().await.unwrap();
+        let after = watermark().await;
+        assert_ne!(after, before);
+        before = after;
+    }
+    storage.members(&tenant, &Attributes::new(), 9).await.unwrap();
+    storage.crowd(&other, &Attributes::new()).await.unwrap();
+    // Another database of the same server may be written to meanwhile: it is the same some time, not every time.
+    let mut alike = false;
+    for _ in 0..100 {
+        let after = watermark().await;
+        alike |= after == before;
+        before = after;
+    }
+    assert!(alike);
+}
+
 pub async fn members_have_every_attribute_asked_for(storage: &dyn Storage) {
     let tenant = TenantId::default();
     let odd = "it's 100 % \\ _ \"odd\" 🙂";

@@ -273,7 +273,7 @@ mod tests {
                     .collect();
                 let examples = if head.is_personal() { examples } else { Vec::new() };
                 let state = head.adapt(&examples, None).unwrap();
-                let margins = head.margins(&[&state], chosen.view(), rejected.view()).unwrap();
+                let margins = head.margins(&[state.view()], chosen.view(), rejected.view()).unwrap();
                 for cell in cells {
                     let (mean, variance) = (margins.mean[[0, cell]], margins.variance[[0, cell]]);
                     let calibration =

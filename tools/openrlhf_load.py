@@ -3,8 +3,8 @@
 
 First N connections post one sample each, over and over, for S seconds, as OpenRLHF's workers do; then one client posts
 batches for as long. Every text is new, so that none is found in the server's cache, and every answer of the first run
-is compared with what the server gives the same text in a batch afterwards. Those batches find the embeddings in its cache:
-start the server with POLYREWARD_BATCHING__CACHE_BYTES=0 to have them encoded again.
+is compared with what the server gives the same text in a batch afterwards. Those find the embeddings in its cache:
+start the server with POLYREWARD_BACKBONE__CACHE_BYTES=0 to have them encoded again.
 
 URL is that of /get_reward, with its query and, where there is one, the key: http://any:KEY@127.0.0.1:8080/get_reward.
 Exits with 1 where a request failed or an answer was wrong. Needs aiohttp (tools/setup_cache.py --client).
@@ -65,12 +65,12 @@ async def ask(session, url, run, numbers, words):
     started = time.perf_counter()
     try:
         async with session.post(url, json=body_of(numbers, words)) as response:
-            response.raise_for_status()
-            rewards = (await response.json())["rewards"]
-    except aiohttp.ClientResponseError as error:
-        run.errors[f"status {error.status}"] += 1
-        return
-    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            answer = await response.json(content_type=None)
+            if response.status != 200:
+                run.errors[f"status {response.status} {answer.get('type', '')}"] += 1
+                return
+            rewards = answer["rewards"]
+    except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
         run.errors[type(error).__name__] += 1
         return
     run.latencies_ms.append(1000 * (time.perf_counter() - started))

@@ -10,7 +10,7 @@ use super::{
     ask::{Ask, Asking, Entries},
     openai::{Encoding, TokenUsage, Vector, answer, check_dimensions, wrong},
     parameters::CompatParams,
-    text::{IdsInput, Whole, WholeInput},
+    text::{IdsInput, TextInput, Whole, WholeInput},
     vllm::TextParams,
 };
 use crate::{

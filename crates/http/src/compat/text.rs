@@ -50,6 +50,7 @@ impl WholeInput {
 }
 
 /// A list of ids, or several.
+#[derive(Debug)]
 pub(crate) struct IdsInput(pub WholeInput);
 
 fn text_schema() -> Object {

@@ -85,6 +85,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "responses": Sequence[str],
         "audience": sent.Audience,
         "model": str | None,
+        "beta": float | None,
         "on_overflow": sent.OnOverflow | None,
     },
     ("put", "/users/{user_id}"): {"attributes": sent.Attributes},

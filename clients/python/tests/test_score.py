@@ -105,11 +105,34 @@ def test_groups_count_by_weight_and_the_worst_off_by_themselves(client: Client, 
     assert [fault.pointer for fault in refused.value.errors] == ["/audience/aggregate/0"]
 
 
+def test_the_group_that_is_worst_off_over_the_whole_call_is_served(client: Client, drinkers: None) -> None:
+    asked: Audience = {**BOTH, "aggregate": ["maxmin", "min"]}
+    reply = client.score(items=items(3), audience=asked, model="lore", reward_scale="win_rate")
+    means = [
+        sum(sum(result.groups[group]) for result in reply.results)
+        / sum(len(result.ranking) for result in reply.results)
+        for group in (0, 1)
+    ]
+    assert reply.audience is not None
+    assert reply.audience.worst_off == means.index(min(means))
+    for result in reply.results:
+        assert result.aggregates.maxmin == result.groups[reply.audience.worst_off]
+    # A batch that is judged as one is not divided: the server takes eight texts.
+    with pytest.raises(TooLarge):
+        client.score(items=items(5), audience=asked, model="lore", reward_scale="win_rate")
+    mean: Audience = {**BOTH, "aggregate": ["mean"]}
+    assert len(client.score(items=items(5), audience=mean, model="lore").results) == 5
+
+
 def test_a_tournament_names_a_winner_by_each_rule(client: Client, url: str, drinkers: None) -> None:
     responses = [COFFEE[20], TEA[20], "neither"]
     reply = client.tournament(PROMPT, responses, BOTH, model="lore")
     assert reply.preference[0][1] == 1 - reply.preference[1][0]
     assert sum(reply.maximal_lottery) == pytest.approx(1)
+    assert sum(reply.regularized.lottery) == pytest.approx(1)
+    assert reply.regularized.beta == 0.1
+    uniform = client.tournament(PROMPT, responses, BOTH, model="lore", beta=10).regularized
+    assert uniform.lottery == pytest.approx([1 / 3] * 3, abs=0.05)
     assert reply.winners.borda == reply.borda.index(max(reply.borda))
 
     async def awaited() -> Tournament:

@@ -171,7 +171,7 @@ impl Backbone {
         deadline: Option<Instant>,
     ) -> Result<Vec<Result<Embedded, InputError>>, BackboneError> {
         let answer = async {
-            let inputs = self.with_keys(inputs).await?;
+            let inputs = self.with_keys(inputs, overflow).await?;
             let mut request = self.accept(inputs, overflow, deadline, Room::OrRefuse)?;
             request.collect().await?;
             Ok(request.into_results())
@@ -185,12 +185,12 @@ impl Backbone {
     }
 
     /// The inputs with their keys; long texts are hashed where they hold up nobody else.
-    async fn with_keys(&self, inputs: Vec<EmbedInput>) -> Result<Keyed, BackboneError> {
+    async fn with_keys(&self, inputs: Vec<EmbedInput>, overflow: Overflow) -> Result<Keyed, BackboneError> {
         if !reads_more_than(HASHED_INLINE_BYTES, &inputs) {
-            return Ok(Keyed::of(&self.inner.info, inputs));
+            return Ok(Keyed::of(&self.inner.info, inputs, overflow));
         }
         let inner = Arc::clone(&self.inner);
-        match tokio::task::spawn_blocking(move || Keyed::of(&inner.info, inputs)).await {
+        match tokio::task::spawn_blocking(move || Keyed::of(&inner.info, inputs, overflow)).await {
             Ok(keyed) => Ok(keyed),
             Err(stopped) => match stopped.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -226,7 +226,10 @@ impl Backbone {
         let mut running = None; // collected only once its successor is queued, so that workers never pause
         while inputs.peek().is_some() {
             let part: Vec<EmbedInput> = inputs.by_ref().take(window).collect();
-            let next = self.accept(Keyed::of(&self.inner.info, part), overflow, deadline, Room::Wait)?;
+            let next = {
+                let part = Keyed::of(&self.inner.info, part, overflow);
+                self.accept(part, overflow, deadline, Room::Wait)?
+            };
             if let Some(request) = running.replace(next) {
                 finish(request)?;
             }
@@ -257,7 +260,7 @@ impl Backbone {
     /// Removes the embeddings of texts from the cache, as when whoever wrote them is erased. A text that is being encoded
     /// meanwhile for somebody else comes back.
     pub fn forget(&self, inputs: &[EmbedInput]) {
-        for key in keys_of(&self.inner.info.hash, inputs) {
+        for key in keys_of(&self.inner.info.hash, Overflow::Truncate, inputs) {
             self.inner.engine.shared.cache.remove(&key);
         }
     }
@@ -368,8 +371,13 @@ struct Keyed {
 }
 
 impl Keyed {
-    fn of(info: &BackboneInfo, inputs: Vec<EmbedInput>) -> Self {
-        let keys = keys_of(&info.hash, &inputs);
+    fn of(info: &BackboneInfo, inputs: Vec<EmbedInput>, overflow: Overflow) -> Self {
+        // What is cut to the window or more is cut as ever.
+        let overflow = match overflow {
+            Overflow::TruncateTo(tokens) if tokens >= info.max_tokens => Overflow::Truncate,
+            other => other,
+        };
+        let keys = keys_of(&info.hash, overflow, &inputs);
         Self { inputs, keys }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
-use polyreward_domain::{Prompt, TextForm};
+use polyreward_domain::{Overflow, Prompt, TextForm};
 use sha2::{Digest, Sha256};
 
 use crate::metrics;
@@ -93,18 +93,19 @@ impl EmbeddingCache {
 /// Makes the keys of one call's texts; a prompt that many of them share is hashed once.
 pub(crate) struct Keys<'a> {
     backbone: &'a str,
+    overflow: Overflow,
     /// Digests by the place of the prompt, which stays alive as long as the call's inputs do.
     prompts: HashMap<*const Prompt, Key>,
 }
 
 impl<'a> Keys<'a> {
     /// `backbone` is the hash of everything that changes an embedding.
-    pub fn of(backbone: &'a str) -> Self {
-        Self { backbone, prompts: HashMap::new() }
+    pub fn of(backbone: &'a str, overflow: Overflow) -> Self {
+        Self { backbone, overflow, prompts: HashMap::new() }
     }
 
-    /// SHA-256 over the backbone, the form and what the form reads: the prompt's own digest, the response. Every
-    /// part comes with its length, so that no two texts run together alike.
+    /// SHA-256 over the backbone, the form and what the form reads: the prompt's own digest, the response; and what it is
+    /// cut to, where that is not the window. Every part comes with its length, so that no two texts run together alike.
     pub fn key(&mut self, input: &EmbedInput) -> Key {
         let mut parts = Parts::default();
         parts.add(self.backbone.as_bytes());
@@ -113,7 +114,7 @@ impl<'a> Keys<'a> {
             TextForm::Prompt => b"prompt",
             TextForm::Response => b"response",
         });
-        if input.form != TextForm::Response {
+        if reads_prompt(input) {
             let digest =
                 self.prompts.entry(Arc::as_ptr(&input.prompt)).or_insert_with(|| digest(&input.prompt));
             parts.add(digest);
@@ -121,14 +122,23 @@ impl<'a> Keys<'a> {
         if input.form != TextForm::Prompt {
             parts.add(input.response.as_bytes());
         }
+        if let Overflow::TruncateTo(tokens) = self.overflow {
+            parts.add(b"truncate_to");
+            parts.add(&(tokens as u64).to_le_bytes());
+        }
         parts.finish()
     }
 }
 
 /// The keys of all inputs, in their order.
-pub(crate) fn keys_of(backbone: &str, inputs: &[EmbedInput]) -> Vec<Key> {
-    let mut keys = Keys::of(backbone);
+pub(crate) fn keys_of(backbone: &str, overflow: Overflow, inputs: &[EmbedInput]) -> Vec<Key> {
+    let mut keys = Keys::of(backbone, overflow);
     inputs.iter().map(|input| keys.key(input)).collect()
+}
+
+/// Ids are a whole text, and what a response's form reads of it.
+fn reads_prompt(input: &EmbedInput) -> bool {
+    input.form != TextForm::Response || matches!(*input.prompt, Prompt::Tokens(_))
 }
 
 /// Whether [`keys_of`] reads more than `bytes` of these inputs.
@@ -141,11 +151,12 @@ pub(crate) fn reads_more_than(bytes: usize, inputs: &[EmbedInput]) -> bool {
         room.is_none()
     };
     inputs.iter().any(|input| {
-        let prompt_is_new = input.form != TextForm::Response && prompts.insert(Arc::as_ptr(&input.prompt));
+        let prompt_is_new = reads_prompt(input) && prompts.insert(Arc::as_ptr(&input.prompt));
         let mut more = input.form != TextForm::Prompt && read(input.response.len());
         if prompt_is_new {
             more |= match &*input.prompt {
                 Prompt::Text(text) | Prompt::Raw(text) => read(text.len()),
+                Prompt::Tokens(ids) => read(size_of_val(ids.as_slice())),
                 Prompt::Chat(messages) => {
                     messages.iter().any(|message| read(message.role.len() + message.content.len() + 2 * 8))
                 }
@@ -165,6 +176,10 @@ fn digest(prompt: &Prompt) -> Key {
         Prompt::Raw(text) => {
             parts.add(b"raw");
             parts.add(text.as_bytes());
+        }
+        Prompt::Tokens(ids) => {
+            parts.add(b"tokens");
+            parts.add(&ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
         }
         Prompt::Chat(messages) => {
             parts.add(b"chat");
@@ -199,7 +214,7 @@ mod tests {
     use super::*;
 
     fn key_of(backbone: &str, input: &EmbedInput) -> Key {
-        Keys::of(backbone).key(input)
+        Keys::of(backbone, Overflow::Truncate).key(input)
     }
 
     fn input(form: TextForm, prompt: &str, response: &str) -> EmbedInput {
@@ -218,6 +233,41 @@ mod tests {
     }
 
     #[test]
+    fn ids_and_what_is_cut_to_fewer_tokens_have_keys_of_their_own() {
+        let text = input(TextForm::PromptResponse, "", "p");
+        let ids = |ids: &[u32]| {
+            key_of("a", &EmbedInput { prompt: Arc::new(Prompt::Tokens(ids.to_vec())), ..text.clone() })
+        };
+        let under = |overflow| Keys::of("a", overflow).key(&text);
+        let keys = [
+            ids(&[1, 2]),
+            ids(&[2, 1]),
+            ids(&[1 | 2 << 8]),
+            key_of(
+                "a",
+                &EmbedInput {
+                    form: TextForm::Response,
+                    prompt: Arc::new(Prompt::Tokens(vec![1, 2])),
+                    ..text.clone()
+                },
+            ),
+            key_of(
+                "a",
+                &EmbedInput {
+                    form: TextForm::Response,
+                    prompt: Arc::new(Prompt::Tokens(vec![2, 1])),
+                    ..text.clone()
+                },
+            ),
+            key_of("a", &text),
+            under(Overflow::TruncateTo(3)),
+            under(Overflow::TruncateTo(4)),
+        ];
+        assert_eq!(HashSet::from(keys).len(), keys.len());
+        assert_eq!(under(Overflow::Error), key_of("a", &text));
+    }
+
+    #[test]
     fn a_prompt_that_many_texts_share_is_hashed_once() {
         let prompt = Arc::new(Prompt::Text("p".repeat(1 << 20)));
         let share = |number: usize| EmbedInput {
@@ -226,7 +276,7 @@ mod tests {
             response: number.to_string().into(),
         };
         let inputs: Vec<EmbedInput> = (0..1024).map(share).collect();
-        let mut keys = Keys::of("a");
+        let mut keys = Keys::of("a", Overflow::Error);
         let shared: Vec<Key> = inputs.iter().map(|input| keys.key(input)).collect();
         assert_eq!(keys.prompts.len(), 1);
         assert!(!reads_more_than((1 << 20) + 4096, &inputs) && reads_more_than(1 << 20, &inputs));

@@ -91,6 +91,17 @@ pub enum InputError {
         /// The window.
         max_tokens: usize,
     },
+    /// To be cut to fewer tokens than its special tokens, or the template's own, take.
+    #[error("cannot be cut to {0} tokens, which leave no room for it")]
+    NoRoom(usize),
+    /// Ids that the backbone's tokenizer does not have.
+    #[error("has the id {id} at {at}, which the backbone's vocabulary does not have")]
+    UnknownToken {
+        /// Position among the ids.
+        at: usize,
+        /// The id.
+        id: u32,
+    },
     /// The model gave NaN or infinity.
     #[error("has an embedding that is not finite")]
     NotFinite,

@@ -116,22 +116,74 @@ impl TextTokenizer {
 
     /// The text's tokens; one that is too long is cut, or refused.
     pub fn tokenize(&self, input: &EmbedInput, overflow: Overflow) -> Result<TokenizedText, InputError> {
-        let mut text = match (self.shape, input.form, &self.template) {
-            _ if matches!(*input.prompt, Prompt::Raw(_)) => self.raw(input, overflow)?,
-            (InputShape::Chat, form, Some(template)) => self.chat(template, form, input, overflow)?,
-            (_, TextForm::Prompt, _) => self.segments(&self.flat_prompt(input), None, overflow)?,
-            (_, TextForm::Response, _) => self.segments(&input.response, None, overflow)?,
-            (InputShape::Concat, TextForm::PromptResponse, _) => {
-                let joined = format!("{}\n{}", self.flat_prompt(input), input.response);
-                self.segments(&joined, None, overflow)?
-            }
-            (_, TextForm::PromptResponse, _) => {
-                self.segments(&self.flat_prompt(input), Some(&input.response), overflow)?
-            }
+        let mut text = match &*input.prompt {
+            Prompt::Text(_) | Prompt::Chat(_) => self.written(input, overflow)?,
+            Prompt::Raw(_) => self.raw(input, overflow)?,
+            Prompt::Tokens(ids) => self.as_they_are(ids, input.form, overflow)?,
         };
         if text.ids.is_empty() {
             (text.ids, text.type_ids) = (vec![self.blank], vec![0]);
         }
+        Ok(text)
+    }
+
+    /// A text that this backbone puts in its form.
+    fn written(&self, input: &EmbedInput, overflow: Overflow) -> Result<TokenizedText, InputError> {
+        match (self.shape, input.form, &self.template) {
+            (InputShape::Chat, form, Some(template)) => self.chat(template, form, input, overflow),
+            (_, TextForm::Prompt, _) => self.segments(&self.flat_prompt(input), None, overflow),
+            (_, TextForm::Response, _) => self.segments(&input.response, None, overflow),
+            (InputShape::Concat, TextForm::PromptResponse, _) => {
+                let joined = format!("{}\n{}", self.flat_prompt(input), input.response);
+                self.segments(&joined, None, overflow)
+            }
+            (_, TextForm::PromptResponse, _) => {
+                self.segments(&self.flat_prompt(input), Some(&input.response), overflow)
+            }
+        }
+    }
+
+    /// Ids of a whole text, which stands where a response does: a prompt alone has none of it. Nothing is added to them; of
+    /// too many the start is cut, behind the token that opens a text.
+    fn as_they_are(
+        &self,
+        ids: &[u32],
+        form: TextForm,
+        overflow: Overflow,
+    ) -> Result<TokenizedText, InputError> {
+        if let Some((at, id)) =
+            ids.iter().copied().enumerate().find(|(_, id)| self.tokenizer.id_to_token(*id).is_none())
+        {
+            return Err(InputError::UnknownToken { at, id });
+        }
+        let ids = if form == TextForm::Prompt { &[] } else { ids };
+        let truncated = self.check_overflow(ids.len(), false, overflow)?;
+        let whole = TokenizedText {
+            type_ids: vec![0; ids.len()],
+            ids: ids.to_vec(),
+            full_tokens: ids.len(),
+            truncated,
+        };
+        let opened = self.opening.is_some() && ids.first().copied() == self.opening;
+        if truncated { self.end_of_ids(whole, opened, overflow) } else { Ok(whole) }
+    }
+
+    /// The end of a text that is too long, behind the token that opens it.
+    fn end_of_ids(
+        &self,
+        mut text: TokenizedText,
+        opened: bool,
+        overflow: Overflow,
+    ) -> Result<TokenizedText, InputError> {
+        let limit = overflow.limit(self.max_tokens);
+        let opening = self.opening.filter(|_| opened);
+        let room = limit.saturating_sub(usize::from(opened));
+        if room == 0 {
+            return Err(InputError::NoRoom(limit));
+        }
+        let start = text.ids.len().saturating_sub(room);
+        text.ids = opening.into_iter().chain(text.ids[start..].iter().copied()).collect();
+        text.type_ids = vec![0; text.ids.len()];
         Ok(text)
     }
 
@@ -158,14 +210,8 @@ impl TextTokenizer {
         let Segment { encoding, cut } = self.end_of(text)?;
         let full_tokens = encoding.len();
         let truncated = self.check_overflow(full_tokens, cut, overflow)?;
-        let mut text = text_of(&encoding, full_tokens, truncated);
-        if truncated {
-            let start = text.ids.len().saturating_sub(self.max_tokens - 1);
-            let opening = self.opening.into_iter();
-            text.ids = opening.chain(text.ids[start..].iter().copied()).collect();
-            text.type_ids = vec![0; text.ids.len()];
-        }
-        Ok(text)
+        let text = text_of(&encoding, full_tokens, truncated);
+        if truncated { self.end_of_ids(text, true, overflow) } else { Ok(text) }
     }
 
     /// Whether a text begins with the token that opens one.
@@ -190,7 +236,11 @@ impl TextTokenizer {
         let full_tokens = first.encoding.len() + second_tokens + added;
         let truncated = self.check_overflow(full_tokens, cut, overflow)?;
 
-        let room = self.max_tokens - added;
+        let limit = overflow.limit(self.max_tokens);
+        let room = limit.saturating_sub(added);
+        if truncated && room == 0 {
+            return Err(InputError::NoRoom(limit));
+        }
         let keep_second = second_tokens.min(room);
         let first = keep_last(first.encoding, room - keep_second);
         let second = second.map(|segment| {
@@ -217,12 +267,17 @@ impl TextTokenizer {
         if !self.check_overflow(full_tokens, cut, overflow)? {
             return Ok(text_of(&encoding, full_tokens, false));
         }
+        let limit = overflow.limit(self.max_tokens);
         loop {
-            if let Some(text) = self.shorten_chat(template, &turns, full_tokens)? {
+            if let Some(text) = self.shorten_chat(template, &turns, full_tokens, limit)? {
                 return Ok(text);
             }
             if !drop_earliest_turns(&mut turns) {
-                return Err(InputError::TooLong { tokens: full_tokens, max_tokens: self.max_tokens });
+                return Err(if limit < self.max_tokens {
+                    InputError::NoRoom(limit)
+                } else {
+                    InputError::TooLong { tokens: full_tokens, max_tokens: self.max_tokens }
+                });
             }
         }
     }
@@ -233,10 +288,11 @@ impl TextTokenizer {
         template: &ChatTemplate,
         turns: &[Turn<'_>],
         full_tokens: usize,
+        limit: usize,
     ) -> Result<Option<TokenizedText>, InputError> {
         let rendered = template.render_with_contents(turns)?;
         let encoding = self.encode_chat(&rendered.text)?;
-        let mut excess = encoding.len().saturating_sub(self.max_tokens);
+        let mut excess = encoding.len().saturating_sub(limit);
         let mut text = TokenizedText { ids: vec![], type_ids: vec![], full_tokens, truncated: true };
         for at in 0..encoding.len() {
             let (start, end) = encoding.get_offsets()[at];
@@ -317,7 +373,7 @@ impl TextTokenizer {
 
     /// Whether the text must be cut; an error if it may not be.
     fn check_overflow(&self, tokens: usize, cut: bool, overflow: Overflow) -> Result<bool, InputError> {
-        let truncated = cut || tokens > self.max_tokens;
+        let truncated = cut || tokens > overflow.limit(self.max_tokens);
         if truncated && overflow == Overflow::Error {
             let tokens = tokens.max(self.max_tokens + 1);
             return Err(InputError::TooLong { tokens, max_tokens: self.max_tokens });
@@ -336,6 +392,7 @@ fn flat_end(prompt: &Prompt, bytes: usize) -> Cow<'_, str> {
     let end = |text: &'_ str| text.floor_char_boundary(text.len().saturating_sub(bytes));
     match prompt {
         Prompt::Text(text) | Prompt::Raw(text) => Cow::Borrowed(&text[end(text)..]),
+        Prompt::Tokens(_) => Cow::Borrowed(""),
         Prompt::Chat(messages) => {
             let mut lines = Vec::new();
             let mut size = 0;
@@ -363,6 +420,7 @@ fn turns_of(form: TextForm, input: &EmbedInput, most: usize) -> (Vec<Turn<'_>>, 
     if form != TextForm::Response {
         match &*input.prompt {
             Prompt::Text(text) | Prompt::Raw(text) => turns.push(Turn { role: "user", content: text }),
+            Prompt::Tokens(_) => {}
             Prompt::Chat(messages) => {
                 let lead = usize::from(messages.first().is_some_and(|message| message.role == "system"));
                 leave_out = messages.len().saturating_sub(most).next_multiple_of(2);

@@ -325,3 +325,83 @@ fn an_encoder_of_pairs_reads_a_raw_prompt_beside_its_response_and_a_whole_text_a
     let concat = concat();
     assert_eq!(read(&concat, &raw("a ", "b")), read(&concat, &raw("", "a b")));
 }
+
+fn tokens(ids: &[u32]) -> EmbedInput {
+    let prompt = Arc::new(Prompt::Tokens(ids.to_vec()));
+    EmbedInput { form: TextForm::PromptResponse, prompt, response: "".into() }
+}
+
+#[test]
+fn ids_are_read_as_they_are_and_a_text_s_own_ids_as_the_text() {
+    for (tokenizer, text) in
+        [(&*DECODER, "<s><|im_start|>user\nhi<|im_end|>\n</s>"), (&*ENCODER, "Name a fish."), (&*ENCODER, "")]
+    {
+        let of_text = read(tokenizer, &raw("", text));
+        assert_eq!(read(tokenizer, &tokens(&of_text.ids)), of_text, "{text}");
+        let response = EmbedInput { form: TextForm::Response, ..tokens(&of_text.ids) };
+        assert_eq!(read(tokenizer, &response), of_text);
+        let prompt = EmbedInput { form: TextForm::Prompt, ..tokens(&of_text.ids) };
+        assert_eq!(read(tokenizer, &prompt).ids, [tokenizer.blank]);
+    }
+    let bare = plain_ids(&ENCODER, "fish");
+    assert_eq!(read(&ENCODER, &tokens(&bare)).ids, bare);
+}
+
+#[test]
+fn an_id_that_the_vocabulary_does_not_have_is_named() {
+    let past = ENCODER.tokenizer.get_vocab(true).into_values().max().unwrap() + 1;
+    for id in [past, u32::MAX] {
+        let refused = ENCODER.tokenize(&tokens(&[0, id]), Overflow::Truncate).unwrap_err();
+        assert_eq!(refused, InputError::UnknownToken { at: 1, id });
+    }
+}
+
+#[test]
+fn ids_beyond_the_window_are_cut_at_their_start_or_refused() {
+    let bos = id(&DECODER, "<s>");
+    let fish = plain_ids(&DECODER, &"fish ".repeat(500));
+    let opened: Vec<u32> = [bos].into_iter().chain(fish.iter().copied()).collect();
+    let (with, without) = (read(&DECODER, &tokens(&opened)), read(&DECODER, &tokens(&fish)));
+    let window = DECODER.max_tokens;
+    assert!(with.truncated && without.truncated && with.full_tokens == opened.len());
+    assert_eq!((with.ids[0], &with.ids[1..]), (bos, &fish[fish.len() - window + 1..]));
+    assert_eq!(without.ids, fish[fish.len() - window..]);
+    let refused = DECODER.tokenize(&tokens(&opened), Overflow::Error).unwrap_err();
+    assert_eq!(refused, InputError::TooLong { tokens: opened.len(), max_tokens: window });
+}
+
+proptest! {
+    #[test]
+    fn a_text_cut_to_fewer_tokens_than_the_window_has_so_many_and_keeps_its_end(
+        text in words(), limit in 1..80_usize,
+    ) {
+        let conversation = chat(&[("user", &text)], &text);
+        for (tokenizer, input) in [
+            (&*ENCODER, raw("", &text)),
+            (&*ENCODER, input(TextForm::PromptResponse, &text, &text)),
+            (&*DECODER, raw("", &format!("<s>{text}</s>"))),
+            (&*DECODER, tokens(&plain_ids(&DECODER, &text))),
+            (&*DECODER, conversation),
+        ] {
+            let whole = tokenizer.tokenize(&input, Overflow::Truncate);
+            match (tokenizer.tokenize(&input, Overflow::TruncateTo(limit)), whole) {
+                (Ok(cut), Ok(whole)) => {
+                    prop_assert_eq!(cut.full_tokens, whole.full_tokens);
+                    prop_assert_eq!(cut.truncated, whole.full_tokens > limit.min(tokenizer.max_tokens));
+                    prop_assert_eq!(cut.ids.len(), cut.type_ids.len());
+                    if cut.truncated {
+                        prop_assert_eq!(cut.ids.len(), limit.min(tokenizer.max_tokens));
+                        prop_assert_eq!(cut.ids.last(), whole.ids.last());
+                    } else {
+                        prop_assert_eq!(cut, whole);
+                    }
+                }
+                (Err(refused), Ok(whole)) => {
+                    prop_assert_eq!(refused, InputError::NoRoom(limit));
+                    prop_assert!(whole.full_tokens > limit);
+                }
+                (one, whole) => prop_assert_eq!(one, whole),
+            }
+        }
+    }
+}

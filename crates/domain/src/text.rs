@@ -51,6 +51,10 @@ pub enum Prompt {
     /// on; may be empty. It comes from other servers' clients, is scored, and never stored.
     #[serde(skip)]
     Raw(String),
+    /// Ids of the backbone's own tokenizer, read as they are: a whole conversation, beside an empty response. They come
+    /// from other servers' clients, are scored, and never stored.
+    #[serde(skip)]
+    Tokens(Vec<u32>),
 }
 
 impl Prompt {
@@ -61,6 +65,12 @@ impl Prompt {
     pub fn check(&self) -> Result<(), TextError> {
         match self {
             Self::Text(text) | Self::Raw(text) => check_text(text),
+            Self::Tokens(ids) => {
+                if ids.is_empty() {
+                    return Err(TextError::Empty);
+                }
+                Ok(())
+            }
             Self::Chat(messages) => {
                 if messages.is_empty() {
                     return Err(TextError::NoMessages);
@@ -172,6 +182,20 @@ pub enum Overflow {
     Truncate,
     /// An error that names the item and its token count.
     Error,
+    /// Cut by the same policy to this many tokens, where the window is larger.
+    #[serde(skip)]
+    TruncateTo(usize),
+}
+
+impl Overflow {
+    /// How many tokens are read under a window of so many.
+    #[must_use]
+    pub fn limit(self, window: usize) -> usize {
+        match self {
+            Self::Truncate | Self::Error => window,
+            Self::TruncateTo(tokens) => tokens.min(window),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub enum TournamentError {
     /// The solver of the linear program gave up.
     #[error("the linear program was not solved ({0})")]
     Unsolved(String),
+    /// The steps towards a regularised equilibrium did not come to rest.
+    #[error("the equilibrium was not reached in {0} steps")]
+    NotAtRest(usize),
 }
 
 /// How two shares of one pair may miss adding up to 1.
@@ -142,12 +145,69 @@ impl Tournament {
         Ok(lottery.into_iter().map(|x| x / total).collect())
     }
 
+    /// The equilibrium of the game regularised towards the uniform lottery `u`: the one `x` that is its own regularised best
+    /// answer, `x ∝ u exp(P x / beta)`. Between the uniform lottery, for a large `beta`, and a maximal one as it falls; unlike
+    /// that, never torn between several. It is what NLHF (Munos et al., arXiv:2312.00886) and EGPO (Zhou et al., arXiv:2503.08942) train
+    /// policies towards, found by the latter's extragradient steps over logits.
+    ///
+    /// # Errors
+    /// [`TournamentError::NotAtRest`], for a `beta` far below 0.01.
+    ///
+    /// # Panics
+    /// If `beta` is not above 0.
+    pub fn regularized_lottery(&self, beta: f64) -> Result<Vec<f64>, TournamentError> {
+        assert!(beta > 0.0, "a regularised game has a regularisation");
+        // No step is longer than half, and none longer than the regularisation alone would go.
+        let step = 1.0 / (2.0 + beta);
+        let most = MIN_STEPS + (CONTRACTION / (step * beta)).ceil() as usize;
+        let mut logits = vec![0.0; self.responses()];
+        for _ in 0..most {
+            let lottery = softmax(&logits);
+            let answer =
+                softmax(&self.against(&lottery).iter().map(|share| share / beta).collect::<Vec<_>>());
+            if lottery.iter().zip(&answer).all(|(x, y)| (x - y).abs() < AT_REST) {
+                return Ok(lottery);
+            }
+            logits = self.extragradient(&logits, beta, step);
+        }
+        Err(TournamentError::NotAtRest(most))
+    }
+
+    /// One step of EGPO: where the game pulls at a first step's end is where the whole step goes.
+    fn extragradient(&self, logits: &[f64], beta: f64, step: f64) -> Vec<f64> {
+        // The uniform lottery's logits are all one number, which a softmax does not see: 0.
+        let towards = |lottery: &[f64]| -> Vec<f64> {
+            let pull = self.against(lottery);
+            logits.iter().zip(pull).map(|(logit, pull)| (1.0 - step * beta) * logit + step * pull).collect()
+        };
+        let half = towards(&softmax(logits));
+        towards(&softmax(&half))
+    }
+
+    /// The share of the preference for each response over a draw from a lottery.
+    fn against(&self, lottery: &[f64]) -> Vec<f64> {
+        let row = |row: ArrayView1<'_, f64>| row.iter().zip(lottery).map(|(share, x)| share * x).sum();
+        self.shares.rows().into_iter().map(row).collect()
+    }
+
     /// By how much the group's best answer to a lottery beats it: 0 for a maximal lottery.
     pub fn exploitability(&self, lottery: &[f64]) -> f64 {
-        let against =
-            |i: usize| lottery.iter().enumerate().map(|(j, x)| x * self.shares[[i, j]]).sum::<f64>();
-        (0..self.responses()).map(against).fold(f64::NEG_INFINITY, f64::max) - 0.5
+        self.against(lottery).into_iter().fold(f64::NEG_INFINITY, f64::max) - 0.5
     }
+}
+
+/// How near a lottery is to its own best answer, in each probability, to be an equilibrium.
+const AT_REST: f64 = 1e-9;
+/// Steps enough for any game where the regularisation is strong.
+const MIN_STEPS: usize = 1000;
+/// Each step leaves `1 - step beta` of the distance; after this many inverses of `step beta`, `exp(-40)`.
+const CONTRACTION: f64 = 40.0;
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / total).collect()
 }
 
 /// Probabilities below this are an interior point's distance from the boundary.
@@ -217,6 +277,39 @@ mod tests {
         near(&tournament.borda(), &[0.55, 0.583_333, 0.456_667, 0.41]);
         near(&tournament.copeland(), &[2.0, 2.0, 1.0, 1.0]);
         near(&[tournament.exploitability(&lottery), tournament.exploitability(&[0.25; 4])], &[0.0, 0.0625]);
+    }
+
+    #[test]
+    fn regularised_equilibria_and_their_steps_are_those_of_g10_4() {
+        let tournament =
+            of(4, &[(0, 1, 0.7), (1, 2, 0.65), (2, 0, 0.6), (0, 3, 0.55), (1, 3, 0.8), (3, 2, 0.58)]);
+        near(&tournament.regularized_lottery(0.1).unwrap(), &[0.377_258, 0.260_550, 0.239_345, 0.122_848]);
+        near(&tournament.regularized_lottery(0.01).unwrap(), &[0.350_112, 0.216_160, 0.430_894, 0.002_834]);
+        let mut logits: Vec<f64> = (1..5).map(|n| f64::from(n).ln()).collect();
+        logits = tournament.extragradient(&logits, 0.1, 0.5);
+        near(&softmax(&logits), &[0.107_096, 0.217_913, 0.291_227, 0.383_764]);
+        for _ in 1..10 {
+            logits = tournament.extragradient(&logits, 0.1, 0.5);
+        }
+        near(&softmax(&logits), &[0.179_641, 0.337_587, 0.230_428, 0.252_344]);
+    }
+
+    #[test]
+    fn a_regularised_equilibrium_is_reached_for_every_game_and_lies_between_the_uniform_lottery_and_the_winner()
+     {
+        let sure = of(3, &[(0, 1, 1.0), (0, 2, 1.0), (1, 2, 1.0)]);
+        let mut chance = 1.0 / 3.0;
+        for beta in [10.0, 1.0, 0.1, 0.01] {
+            let lottery = sure.regularized_lottery(beta).unwrap();
+            assert!((lottery.iter().sum::<f64>() - 1.0).abs() < 1e-12 && lottery[0] > chance, "{lottery:?}");
+            chance = lottery[0];
+        }
+        near(&[chance], &[1.0]);
+        near(&of(2, &[]).regularized_lottery(0.01).unwrap(), &[0.5, 0.5]);
+        near(&of(1, &[]).regularized_lottery(0.01).unwrap(), &[1.0]);
+        // Everybody beats the next one for sure, in a circle of nine.
+        let circle: Vec<_> = (0..9).map(|i| (i, (i + 1) % 9, 1.0)).collect();
+        near(&of(9, &circle).regularized_lottery(0.01).unwrap(), &[1.0 / 9.0; 9]);
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl InputFault {
             InputError::TooLong { .. } => ProblemType::TooLong,
             InputError::NotFinite => ProblemType::RewardNotFinite,
             InputError::Template(_) | InputError::Tokenizer => ProblemType::Unreadable,
+            InputError::NoRoom(_) | InputError::UnknownToken { .. } => ProblemType::InvalidInput,
         };
         Self::of(kind, pointer, error)
     }

@@ -117,6 +117,11 @@ pub fn name_of(prompt: &Prompt, response: &str) -> u64 {
             hasher.update([2]);
             part(&mut hasher, text);
         }
+        Prompt::Tokens(ids) => {
+            hasher.update([3]);
+            hasher.update((ids.len() as u64).to_le_bytes());
+            ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
+        }
         Prompt::Chat(messages) => {
             hasher.update([1]);
             for message in messages {

@@ -121,7 +121,7 @@ pub enum Aggregate {
     Mean,
     /// The worst-off person's.
     Min,
-    /// The 20th percentile, linear between two people.
+    /// The 20th percentile, linear between two people; of groups, by weight: see [`polyreward_heads::welfare::p20`].
     P20,
     /// The share of people who prefer the response to all others of its prompt; of a pair, by their preferences.
     Share,
@@ -129,6 +129,9 @@ pub enum Aggregate {
     Softmin,
     /// Nash's welfare above a disagreement point, as a mean: see [`polyreward_heads::welfare::nash`].
     Nash,
+    /// Of several groups, the mean of the one that is worst off over the whole query: see
+    /// [`polyreward_heads::welfare::worst_off`]. Of one group, its mean.
+    MaxMin,
 }
 
 /// The scale rewards are given on.
@@ -283,6 +286,8 @@ pub enum Seen {
         left_out: usize,
         /// Of `users`, those of each group, where several groups were asked for.
         groups: Vec<usize>,
+        /// The group that [`Aggregate::MaxMin`] serves, by position, where it was asked for and anything was scored.
+        worst_off: Option<usize>,
     },
 }
 

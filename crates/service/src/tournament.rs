@@ -29,6 +29,8 @@ pub struct TournamentQuery {
     pub prompt: Arc<Prompt>,
     /// What competes, one to [`MAX_RESPONSES`].
     pub responses: Vec<Arc<str>>,
+    /// How far the regularised equilibrium is held to the uniform lottery; above 0.
+    pub beta: f64,
     /// What becomes of texts longer than the window.
     pub overflow: Overflow,
     /// When the answer is no longer wanted.
@@ -58,6 +60,10 @@ pub struct TournamentOutcome {
     pub copeland: Vec<f64>,
     /// The maximal lottery.
     pub lottery: Vec<f64>,
+    /// The equilibrium regularised towards the uniform lottery.
+    pub regularized: Vec<f64>,
+    /// By how much the audience's best answer beats that.
+    pub exploitability: f64,
     /// Mean utility on the `win_rate` scale.
     pub mean: Vec<f64>,
     /// The worst-off person's, or group's, utility.
@@ -97,7 +103,7 @@ impl Scorer {
         tenant: &TenantId,
         query: TournamentQuery,
     ) -> Result<TournamentOutcome, TournamentFailure> {
-        let TournamentQuery { model, whose, prompt, responses, overflow, deadline } = query;
+        let TournamentQuery { model, whose, prompt, responses, beta, overflow, deadline } = query;
         let count = responses.len();
         let ask = |model, whose, work, scale| ScoreQuery {
             model,
@@ -131,10 +137,11 @@ impl Scorer {
             Some(outcome.map_err(|error| of_response(error, &sides))?)
         };
         let (shares, deviations) = matrices(count, &sides, of_pairs.as_ref());
-        let (tournament, lottery) = aside(move || {
+        let (tournament, lottery, regularized) = aside(move || {
             let tournament = Tournament::new(shares)?;
             let lottery = tournament.maximal_lottery()?;
-            Ok::<_, TournamentError>((tournament, lottery))
+            let regularized = tournament.regularized_lottery(beta)?;
+            Ok::<_, TournamentError>((tournament, lottery, regularized))
         })
         .await
         .map_err(ScoreError::from)??;
@@ -151,6 +158,8 @@ impl Scorer {
             borda: tournament.borda(),
             copeland: tournament.copeland(),
             lottery,
+            exploitability: tournament.exploitability(&regularized),
+            regularized,
             mean: of(Aggregate::Mean),
             least: of(Aggregate::Min),
             shares: rows(tournament.shares()),

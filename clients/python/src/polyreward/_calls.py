@@ -34,6 +34,7 @@ def tournament(
     responses: Sequence[str],
     audience: Audience,
     model: str | None,
+    beta: float | None,
     on_overflow: OnOverflow | None,
 ) -> Call[models.Tournament]:
     body = {
@@ -41,6 +42,7 @@ def tournament(
         "responses": list(responses),
         "audience": dict(audience),
         "model": model,
+        "beta": beta,
         "on_overflow": on_overflow,
     }
     return post("/tournament", body, models.Tournament)

@@ -260,10 +260,14 @@ class Client:
         audience: Audience,
         *,
         model: str | None = None,
+        beta: float | None = None,
         on_overflow: OnOverflow | None = None,
     ) -> replies.Tournament:
-        """Who wins among responses to one prompt before an audience, by rules that may disagree."""
-        return self._call(_calls.tournament(prompt, responses, audience, model, on_overflow))
+        """Who wins among responses to one prompt before an audience, by rules that may disagree.
+
+        `beta` says how far the regularised equilibrium is held to the uniform lottery.
+        """
+        return self._call(_calls.tournament(prompt, responses, audience, model, beta, on_overflow))
 
     def user(self, user_id: str) -> replies.UserProfile:
         """One person: attributes, examples, and what each model believes in words and numbers."""

@@ -78,6 +78,7 @@ class ScoreQuestion:
         self._units = [encode(unit) for unit in units]
         self._texts = [2 if items is None else len(unit["responses"]) for unit in units]
         self._users = 1 if user_ids is None else len(user_ids)
+        self._is_one_batch = audience is not None and "maxmin" in (audience.get("aggregate") or ())
         self._options = without_none(
             {
                 "user_id": user_id,
@@ -93,8 +94,8 @@ class ScoreQuestion:
 
     @property
     def may_be_divided(self) -> bool:
-        """Whether the server's limits matter: one pair or item goes as it is."""
-        return len(self._units) > 1
+        """Whether the server's limits matter: one pair or item goes as it is, and so does what is one batch."""
+        return len(self._units) > 1 and not self._is_one_batch
 
     def parts(self, limits: Limits | None) -> list[Part]:
         """Pairs or items, in order, in as few requests as the limits allow."""

@@ -106,6 +106,7 @@ class Aggregates(Reply):
     share: list[float] | None = None
     softmin: list[float] | None = None
     nash: list[float] | None = None
+    maxmin: list[float] | None = None
 
 
 class AudienceResult(Reply):
@@ -146,6 +147,8 @@ class ScoredAudience(Reply):
     left_out: int | None = None
     #: Of `users`, those of each group, where several were asked for.
     groups: list[int] = []
+    #: The group that is worst off over the call, by position, where `maxmin` was asked for.
+    worst_off: int | None = None
 
 
 class Usage(Reply):
@@ -445,6 +448,15 @@ class Winners(Reply):
     min: int
 
 
+class RegularizedEquilibrium(Reply):
+    """The equilibrium of a tournament regularised towards the uniform lottery by `beta`."""
+
+    beta: float
+    lottery: list[float]
+    #: By how much the audience's best answer beats it.
+    exploitability: float
+
+
 class Tournament(Reply):
     """Who wins among responses to one prompt, by rules that may disagree. Lists are by response, matrices `[a][b]`."""
 
@@ -457,6 +469,7 @@ class Tournament(Reply):
     borda: list[float]
     copeland: list[float]
     maximal_lottery: list[float]
+    regularized: RegularizedEquilibrium
     mean: list[float]
     min: list[float]
     winners: Winners

@@ -24,8 +24,10 @@ __all__ = [
 Attributes = Mapping[str, str]
 """What is known of a person, as `{"country": "UK"}`."""
 
-Aggregate = Literal["mean", "min", "p20", "share", "softmin", "nash"]
-"""How the rewards of an audience become one; the last two on the `win_rate` scale alone."""
+Aggregate = Literal["mean", "min", "p20", "share", "softmin", "nash", "maxmin"]
+"""How the rewards of an audience become one; the last three on the `win_rate` scale alone.
+
+`maxmin` is of `groups`: the reward of the one group that is worst off over the whole call, which is never divided."""
 
 OnOverflow = Literal["truncate", "error"]
 """What becomes of a text longer than the backbone's window."""

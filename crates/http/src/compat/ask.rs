@@ -13,7 +13,7 @@ use polyreward_service::{
     ScoreOutcome, ScoreQuery, Scored, Scorer, Whose, Work,
 };
 
-use super::{parameters::Parameters, template::Template};
+use super::{parameters::Parameters, template::Template, text::Whole};
 use crate::{
     auth::Authorized,
     limits::{Deadline, Limits},
@@ -82,11 +82,16 @@ impl Entries {
     /// A prompt that one or more responses answer, checked.
     pub fn prompt(&mut self, pointer: &str, prompt: Prompt) -> Arc<Prompt> {
         if let Err(error) = prompt.check() {
-            self.faults.push(InputFault::of(ProblemType::Unreadable, pointer, error));
+            let kind = match &prompt {
+                Prompt::Tokens(_) => ProblemType::InvalidInput,
+                Prompt::Text(_) | Prompt::Raw(_) | Prompt::Chat(_) => ProblemType::Unreadable,
+            };
+            self.faults.push(InputFault::of(kind, pointer, error));
         }
         self.characters += match &prompt {
             Prompt::Text(text) | Prompt::Raw(text) => text.chars().count(),
             Prompt::Chat(messages) => messages.iter().map(|message| message.content.chars().count()).sum(),
+            Prompt::Tokens(_) => 0,
         };
         Arc::new(prompt)
     }
@@ -99,6 +104,21 @@ impl Entries {
         self.characters += response.chars().count();
         self.items.push(Item { prompt: Arc::clone(prompt), responses: vec![response.into()] });
         self.pointers.push(pointer);
+    }
+
+    /// A prompt and its response together, as text or as ids.
+    pub fn push_input(&mut self, pointer: String, whole: Whole, template: Template) {
+        match whole {
+            Whole::Text(text) => self.push_whole(pointer, text, template),
+            Whole::Ids(ids) => {
+                // Ids are what a template has come to: there is nothing left to take apart.
+                if template != Template::Raw {
+                    metrics::whole_text("template");
+                }
+                let prompt = self.prompt(&pointer, Prompt::Tokens(ids));
+                self.push(pointer, &prompt, String::new());
+            }
+        }
     }
 
     /// A text that holds a prompt and its response.

@@ -90,14 +90,26 @@ pub(super) fn cut_to(pointer: &str, tokens: Option<i64>, window: usize) -> Resul
     match tokens {
         None => Ok(None),
         Some(-1) => Ok(Some(Overflow::Truncate)),
-        Some(tokens) if usize::try_from(tokens).is_ok_and(|tokens| tokens >= window) => {
-            Ok(Some(Overflow::Truncate))
-        }
-        Some(1..) => Err(not_supported(
-            pointer,
-            &format!("texts are cut to the window of {window} tokens or not at all"),
-        )),
+        Some(tokens @ 1..) => Ok(Some(match usize::try_from(tokens) {
+            Ok(tokens) if tokens < window => Overflow::TruncateTo(tokens),
+            _ => Overflow::Truncate,
+        })),
         Some(_) => Err(wrong(pointer, "is a number of tokens, or -1 for the window")),
+    }
+}
+
+/// The same, of a part of a text alone, which is never cut by itself.
+pub(super) fn cut_to_window(
+    pointer: &str,
+    tokens: Option<i64>,
+    window: usize,
+) -> Result<Option<Overflow>, Problem> {
+    match cut_to(pointer, tokens, window)? {
+        Some(Overflow::TruncateTo(_)) => {
+            let detail = format!("a part of a text is cut to the window of {window} tokens or not at all");
+            Err(not_supported(pointer, &detail))
+        }
+        cut => Ok(cut),
     }
 }
 
@@ -130,13 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_to_the_window_or_not_at_all() {
+    fn texts_are_cut_to_a_number_of_tokens_and_parts_of_them_to_the_window_alone() {
         let cut = |tokens| cut_to("/t", tokens, 64).map_err(|problem| problem.kind());
         assert_eq!(cut(None), Ok(None));
         for whole in [-1, 64, 8192] {
             assert_eq!(cut(Some(whole)), Ok(Some(Overflow::Truncate)), "{whole}");
         }
-        assert_eq!(cut(Some(63)), Err(ProblemType::NotSupported));
+        assert_eq!(cut(Some(63)), Ok(Some(Overflow::TruncateTo(63))));
+        let part = |tokens| cut_to_window("/t", Some(tokens), 64).map_err(|problem| problem.kind());
+        assert_eq!((part(-1), part(63)), (Ok(Some(Overflow::Truncate)), Err(ProblemType::NotSupported)));
         for bad in [0, -2, i64::MIN] {
             assert_eq!(cut(Some(bad)), Err(ProblemType::InvalidInput), "{bad}");
         }

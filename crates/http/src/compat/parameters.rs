@@ -81,7 +81,7 @@ impl Parameters {
                 return Err(wrong("aggregate", "is of a group, and there is none"));
             }
             this.aggregate = aggregate.into();
-            if matches!(this.aggregate, Aggregate::Softmin | Aggregate::Nash) {
+            if matches!(this.aggregate, Aggregate::Softmin | Aggregate::Nash | Aggregate::MaxMin) {
                 return Err(wrong(
                     "aggregate",
                     "needs the scale win_rate, which /score with an audience has",
@@ -230,6 +230,7 @@ mod tests {
         for bad in [
             "user=ada",
             "group=country:UK&aggregate=nash",
+            "group=country:UK&aggregate=maxmin",
             "user_id=a%20b",
             "user_id=ada&user_id=ada",
             "user_id=ada&group=country:UK",

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     ask::{Ask, Asking, Entries, Reward, Rewards},
     keys::Keys,
-    openai::{TokenUsage, answer, cut_to, scale_of, wrong},
+    openai::{TokenUsage, answer, cut_to, cut_to_window, scale_of, wrong},
     parameters::CompatParams,
     sglang::SglangMeta,
     tei::{self, TeiRanked, TeiRerankRequest},
@@ -69,7 +69,8 @@ pub(crate) struct RerankRequest {
     use_activation: Option<bool>,
     /// An older name of `use_activation`.
     activation: Option<bool>,
-    /// -1, or at least the window: longer texts are cut at their start. Without it they are refused.
+    /// A query and its document of more tokens are cut at their start, to the last so many; -1 is the window. Without it,
+    /// those longer than the window are refused.
     truncate_prompt_tokens: Option<i64>,
     /// At least the window: longer texts are cut at their start. Without it they are refused.
     max_tokens_per_doc: Option<i64>,
@@ -202,7 +203,11 @@ async fn documents(asking: &Asking, body: &[u8]) -> Result<Response, Problem> {
     let raw = |flag: Option<bool>| flag.map(|on| !on);
     let cuts = [
         cut_to("/truncate_prompt_tokens", body.truncate_prompt_tokens, asking.window)?,
-        cut_to("/max_tokens_per_doc", body.max_tokens_per_doc.filter(|tokens| *tokens != 0), asking.window)?,
+        cut_to_window(
+            "/max_tokens_per_doc",
+            body.max_tokens_per_doc.filter(|tokens| *tokens != 0),
+            asking.window,
+        )?,
     ];
     let scale = scale_of(&[
         ("/raw_scores", body.raw_scores),

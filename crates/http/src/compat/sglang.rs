@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 
 use super::{
     ask::{Ask, Asking, Entries},
-    openai::{Encoding, TokenUsage, Vector, answer, check_dimensions},
+    openai::{Encoding, TokenUsage, Vector, answer, check_dimensions, wrong},
     parameters::CompatParams,
-    text::{TextInput, no_ids},
+    text::{IdsInput, TextInput, Whole, WholeInput},
     vllm::TextParams,
 };
 use crate::{
@@ -20,17 +20,18 @@ use crate::{
 
 /// Texts that a template has written; what else SGLang knows is not looked at.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(expecting = "an object with text")]
+#[serde(expecting = "an object with text or input_ids")]
 #[schema(example = json!({"text": "<|user|>\nhi<|end|>\n<|assistant|>\nhello!<|end|>"}))]
 pub(crate) struct SglangClassifyRequest {
     /// The model, as `name` or `name@version`.
     #[schema(example = json!(null))]
     model: Option<String>,
-    #[schema(value_type = TextInput)]
-    text: Option<TextInput>,
-    /// Cannot be given: token ids are another tokenizer's.
-    #[schema(value_type = Option<Object>, example = json!(null))]
-    input_ids: Option<serde::de::IgnoredAny>,
+    /// Instead of `input_ids`.
+    #[schema(value_type = Option<TextInput>)]
+    text: Option<WholeInput>,
+    /// Instead of `text`.
+    #[schema(value_type = Option<IdsInput>, example = json!(null))]
+    input_ids: Option<IdsInput>,
     /// Whose reward.
     #[schema(example = "ada")]
     user_id: Option<String>,
@@ -71,14 +72,16 @@ impl SglangMeta {
 pub(super) async fn classify(asking: &Asking, body: SglangClassifyRequest) -> Result<Response, Problem> {
     let mut parameters = asking.parameters(&["template"])?;
     let template = parameters.template()?;
-    let text = body.text.ok_or_else(|| no_ids("/input_ids"))?;
-    if body.input_ids.is_some() {
-        return Err(no_ids("/input_ids"));
-    }
-    let (texts, alone) = filled(text, "/text")?;
+    let (texts, alone) = match (body.text, body.input_ids) {
+        (Some(text), None) if text.is_ids() => return Err(wrong("/text", "is text; ids stand in input_ids")),
+        (Some(text), None) => filled(text, "/text")?,
+        (None, Some(IdsInput(ids))) => filled(ids, "/input_ids")?,
+        (Some(_), Some(_)) => return Err(wrong("/input_ids", "cannot stand beside text")),
+        (None, None) => return Err(wrong("", "needs text or input_ids")),
+    };
     let mut entries = Entries::default();
-    for (pointer, text) in texts {
-        entries.push_whole(pointer, text, template);
+    for (pointer, whole) in texts {
+        entries.push_input(pointer, whole, template);
     }
     let rewards = asking
         .score(Ask {
@@ -101,9 +104,10 @@ pub(super) async fn classify(asking: &Asking, body: SglangClassifyRequest) -> Re
 }
 
 /// Texts of which none is blank, which SGLang refuses.
-fn filled(text: TextInput, pointer: &str) -> Result<(Vec<(String, String)>, bool), Problem> {
-    let (texts, alone) = text.into_texts(pointer)?;
-    match texts.iter().find(|(_, text)| text.trim().is_empty()) {
+fn filled(input: WholeInput, pointer: &str) -> Result<(Vec<(String, Whole)>, bool), Problem> {
+    let (texts, alone) = input.into_wholes(pointer);
+    let is_blank = |whole: &Whole| matches!(whole, Whole::Text(text) if text.trim().is_empty());
+    match texts.iter().find(|(_, whole)| is_blank(whole)) {
         Some((pointer, _)) => Err(Problem::of_part(ProblemType::EmptyInput, pointer, "is blank")),
         None => Ok((texts, alone)),
     }
@@ -117,8 +121,8 @@ pub(crate) struct EmbeddingsRequest {
     /// The model, as `name` or `name@version`.
     #[schema(example = json!(null))]
     model: Option<String>,
-    #[schema(value_type = TextInput)]
-    input: TextInput,
+    #[schema(value_type = WholeInput)]
+    input: WholeInput,
     /// `float` by default, or `base64`.
     #[schema(example = "float")]
     encoding_format: Option<String>,
@@ -169,8 +173,8 @@ pub(crate) async fn embeddings(
     let encoding = Encoding::of(body.encoding_format.as_deref())?;
     check_dimensions(body.dimensions)?;
     let mut entries = Entries::default();
-    for (pointer, text) in filled(body.input, "/input")?.0 {
-        entries.push_whole(pointer, text, template);
+    for (pointer, whole) in filled(body.input, "/input")?.0 {
+        entries.push_input(pointer, whole, template);
     }
     let rewards = asking
         .score(Ask {

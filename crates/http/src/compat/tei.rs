@@ -23,7 +23,7 @@ use super::{
     openai::{answer, check_dimensions, not_supported, scale_of, wrong},
     parameters::{CompatParams, Parameters},
     rerank::ranked,
-    text::TextInput,
+    text::WholeInput,
     vllm::TextParams,
 };
 use crate::{extract::JsonBody, problem::Problem};
@@ -154,8 +154,8 @@ pub(super) async fn rerank(asking: &Asking, body: TeiRerankRequest) -> Result<Re
 #[serde(expecting = "an object with inputs")]
 #[schema(as = TeiEmbedRequest, example = json!({"inputs": ["<|user|>\nhi<|end|>\n<|assistant|>\nhello!<|end|>"], "normalize": false}))]
 pub(crate) struct EmbedRequest {
-    #[schema(value_type = TextInput)]
-    inputs: TextInput,
+    #[schema(value_type = WholeInput)]
+    inputs: WholeInput,
     /// Cannot be true: of a vector of one number only its sign would be left.
     normalize: Option<bool>,
     /// Cannot be given.
@@ -193,8 +193,8 @@ pub(crate) async fn embed(
     check_dimensions(body.dimensions)?;
     let overflow = overflow(&parameters, body.truncate, body.truncation_direction.as_deref())?;
     let mut entries = Entries::default();
-    for (pointer, text) in body.inputs.into_texts("/inputs")?.0 {
-        entries.push_whole(pointer, text, template);
+    for (pointer, whole) in body.inputs.into_wholes("/inputs").0 {
+        entries.push_input(pointer, whole, template);
     }
     let characters = entries.characters;
     let ask = Ask {

@@ -9,50 +9,131 @@ use serde::{
 };
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{ArrayBuilder, Object, OneOfBuilder, RefOr, Schema, Type},
+    openapi::{ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
 };
 
 use crate::problem::{InputFault, Problem, ProblemType};
 
-/// One text, or several.
-#[derive(Debug)]
-pub(crate) enum TextInput {
-    One(String),
-    Many(Vec<String>),
-    /// Token ids, which stand for one text or several.
-    Ids,
+/// A text that holds a conversation, or its ids in the backbone's vocabulary.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Whole {
+    Text(String),
+    Ids(Vec<u32>),
 }
 
-impl TextInput {
-    /// The texts with their pointers, and whether it was one that stands alone.
-    ///
-    /// # Errors
-    /// They are token ids.
-    pub fn into_texts(self, pointer: &str) -> Result<(Vec<(String, String)>, bool), Problem> {
+/// One whole conversation, or several.
+#[derive(Debug)]
+pub(crate) enum WholeInput {
+    One(Whole),
+    Many(Vec<Whole>),
+}
+
+impl WholeInput {
+    /// The conversations with their pointers, and whether it was one that stands alone.
+    pub fn into_wholes(self, pointer: &str) -> (Vec<(String, Whole)>, bool) {
         match self {
-            Self::One(text) => Ok((vec![(pointer.to_owned(), text)], true)),
-            Self::Many(texts) => {
-                let place = |(at, text)| (format!("{pointer}/{at}"), text);
-                Ok((texts.into_iter().enumerate().map(place).collect(), false))
+            Self::One(whole) => (vec![(pointer.to_owned(), whole)], true),
+            Self::Many(wholes) => {
+                let place = |(at, whole)| (format!("{pointer}/{at}"), whole);
+                (wholes.into_iter().enumerate().map(place).collect(), false)
             }
-            Self::Ids => Err(no_ids(pointer)),
+        }
+    }
+
+    /// Whether they are ids.
+    pub fn is_ids(&self) -> bool {
+        match self {
+            Self::One(whole) => matches!(whole, Whole::Ids(_)),
+            Self::Many(wholes) => wholes.iter().any(|whole| matches!(whole, Whole::Ids(_))),
         }
     }
 }
 
-/// That texts are wanted.
-pub(crate) fn no_ids(pointer: &str) -> Problem {
-    let detail = "token ids are another tokenizer's: send the text";
-    Problem::of_part(ProblemType::NotSupported, pointer, detail)
+/// A list of ids, or several.
+#[derive(Debug)]
+pub(crate) struct IdsInput(pub WholeInput);
+
+fn text_schema() -> Object {
+    Object::with_type(Type::String)
+}
+
+fn ids_schema() -> ArrayBuilder {
+    let id = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX));
+    ArrayBuilder::new().items(id).min_items(Some(1))
+}
+
+impl PartialSchema for WholeInput {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .description(Some(
+                "A text, or several; or ids of the backbone's own vocabulary, read as they are, of one text or of several.",
+            ))
+            .item(text_schema())
+            .item(ArrayBuilder::new().items(text_schema()).min_items(Some(1)))
+            .item(ids_schema())
+            .item(ArrayBuilder::new().items(ids_schema()).min_items(Some(1)))
+            .into()
+    }
+}
+
+impl ToSchema for WholeInput {
+    fn name() -> Cow<'static, str> {
+        "WholeInput".into()
+    }
+}
+
+impl PartialSchema for IdsInput {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .description(Some(
+                "Ids of the backbone's own vocabulary, read as they are, of one text or of several.",
+            ))
+            .item(ids_schema())
+            .item(ArrayBuilder::new().items(ids_schema()).min_items(Some(1)))
+            .into()
+    }
+}
+
+impl ToSchema for IdsInput {
+    fn name() -> Cow<'static, str> {
+        "IdsInput".into()
+    }
+}
+
+impl<'de> Deserialize<'de> for IdsInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let input = WholeInput::deserialize(deserializer)?;
+        if input.is_ids() { Ok(Self(input)) } else { Err(D::Error::custom("texts, expected ids")) }
+    }
+}
+
+/// One text, or several.
+#[derive(Debug)]
+pub(crate) struct TextInput(WholeInput);
+
+impl TextInput {
+    /// The texts with their pointers.
+    ///
+    /// # Errors
+    /// They are token ids.
+    pub fn into_texts(self, pointer: &str) -> Result<Vec<(String, String)>, Problem> {
+        let text = |(place, whole)| match whole {
+            Whole::Text(text) => Ok((place, text)),
+            Whole::Ids(_) => {
+                let detail = "ids are those of a prompt and its response together: send the texts";
+                Err(Problem::of_part(ProblemType::NotSupported, pointer, detail))
+            }
+        };
+        self.0.into_wholes(pointer).0.into_iter().map(text).collect()
+    }
 }
 
 impl PartialSchema for TextInput {
     fn schema() -> RefOr<Schema> {
-        let text = || Object::with_type(Type::String);
         OneOfBuilder::new()
             .description(Some("A text, or several."))
-            .item(text())
-            .item(ArrayBuilder::new().items(text()).min_items(Some(1)))
+            .item(text_schema())
+            .item(ArrayBuilder::new().items(text_schema()).min_items(Some(1)))
             .into()
     }
 }
@@ -63,10 +144,17 @@ impl ToSchema for TextInput {
     }
 }
 
-/// One entry of a list of texts; a number or a list would be ids.
+impl<'de> Deserialize<'de> for TextInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        WholeInput::deserialize(deserializer).map(Self)
+    }
+}
+
+/// One entry of a list: a text, the ids of one, or one of its ids.
 enum Entry {
     Text(String),
-    Ids,
+    Ids(Vec<u32>),
+    Id(u32),
 }
 
 impl<'de> Deserialize<'de> for Entry {
@@ -77,7 +165,7 @@ impl<'de> Deserialize<'de> for Entry {
             type Value = Entry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
+                f.write_str("a string, a token id or an array of token ids")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
@@ -88,13 +176,18 @@ impl<'de> Deserialize<'de> for Entry {
                 Ok(Entry::Text(text))
             }
 
-            fn visit_u64<E>(self, _id: u64) -> Result<Entry, E> {
-                Ok(Entry::Ids)
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Entry, E> {
+                let id = u32::try_from(id);
+                id.map(Entry::Id)
+                    .map_err(|_| E::custom("a token id beyond every vocabulary, expected a token id"))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut ids: A) -> Result<Entry, A::Error> {
-                while ids.next_element::<u64>()?.is_some() {}
-                Ok(Entry::Ids)
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Entry, A::Error> {
+                let mut ids = Vec::new();
+                while let Some(id) = entries.next_element()? {
+                    ids.push(id);
+                }
+                Ok(Entry::Ids(ids))
             }
         }
 
@@ -102,37 +195,40 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-impl<'de> Deserialize<'de> for TextInput {
+impl<'de> Deserialize<'de> for WholeInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneOrMany;
 
         impl<'de> Visitor<'de> for OneOrMany {
-            type Value = TextInput;
+            type Value = WholeInput;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or an array of strings")
+                f.write_str("a string, an array of strings, or token ids")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<TextInput, E> {
-                Ok(TextInput::One(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<WholeInput, E> {
+                Ok(WholeInput::One(Whole::Text(text.to_owned())))
             }
 
-            fn visit_string<E>(self, text: String) -> Result<TextInput, E> {
-                Ok(TextInput::One(text))
+            fn visit_string<E>(self, text: String) -> Result<WholeInput, E> {
+                Ok(WholeInput::One(Whole::Text(text)))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<TextInput, A::Error> {
-                let (mut texts, mut ids) = (Vec::new(), false);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<WholeInput, A::Error> {
+                let (mut wholes, mut ids) = (Vec::new(), Vec::new());
                 while let Some(entry) = entries.next_element()? {
                     match entry {
-                        Entry::Text(text) => texts.push(text),
-                        Entry::Ids => ids = true,
+                        Entry::Text(text) => wholes.push(Whole::Text(text)),
+                        Entry::Ids(ids) => wholes.push(Whole::Ids(ids)),
+                        Entry::Id(id) => ids.push(id),
                     }
                 }
-                match (ids, texts.is_empty()) {
-                    (false, _) => Ok(TextInput::Many(texts)),
-                    (true, true) => Ok(TextInput::Ids),
-                    (true, false) => Err(A::Error::custom("texts beside ids, expected texts alone")),
+                let texts = wholes.iter().filter(|whole| matches!(whole, Whole::Text(_))).count();
+                let alike = texts == 0 || texts == wholes.len();
+                match (ids.is_empty(), wholes.is_empty()) {
+                    (true, _) if alike => Ok(WholeInput::Many(wholes)),
+                    (false, true) => Ok(WholeInput::One(Whole::Ids(ids))),
+                    _ => Err(A::Error::custom("entries of several kinds, expected those of one")),
                 }
             }
         }
@@ -307,20 +403,49 @@ mod tests {
     use super::*;
     use crate::extract::parse;
 
-    fn texts(json: &str) -> Result<usize, Problem> {
-        Ok(parse::<TextInput>(json.as_bytes())?.into_texts("/input")?.0.len())
+    fn wholes(json: &str) -> Result<(Vec<Whole>, bool), ProblemType> {
+        let input = parse::<WholeInput>(json.as_bytes()).map_err(|problem| problem.kind())?;
+        let (wholes, alone) = input.into_wholes("/input");
+        Ok((wholes.into_iter().map(|(_, whole)| whole).collect(), alone))
+    }
+
+    fn text(text: &str) -> Whole {
+        Whole::Text(text.to_owned())
     }
 
     #[test]
     fn texts_are_told_from_ids_and_the_two_are_not_mixed() {
-        assert_eq!((texts(r#""a""#).unwrap(), texts(r#"["a", "b"]"#).unwrap()), (1, 2));
-        assert_eq!(texts("[]").unwrap(), 0);
+        assert_eq!(wholes(r#""a""#).unwrap(), (vec![text("a")], true));
+        assert_eq!(wholes(r#"["a", "b"]"#).unwrap(), (vec![text("a"), text("b")], false));
+        assert_eq!(wholes("[]").unwrap(), (vec![], false));
+        assert_eq!(wholes("[1, 2]").unwrap(), (vec![Whole::Ids(vec![1, 2])], true));
+        let several = vec![Whole::Ids(vec![1]), Whole::Ids(vec![])];
+        assert_eq!(wholes("[[1], []]").unwrap(), (several, false));
+        for bad in [
+            "5",
+            r#"["a", 1]"#,
+            r#"[[1], "a"]"#,
+            "[[1], 1]",
+            "[-1]",
+            "[1.0]",
+            "[4294967296]",
+            "[[\"a\"]]",
+            "[{}]",
+            "{}",
+            "null",
+        ] {
+            assert_eq!(wholes(bad), Err(ProblemType::InvalidInput), "{bad}");
+        }
+    }
+
+    #[test]
+    fn where_texts_are_wanted_ids_are_refused() {
+        let texts = |json: &str| parse::<TextInput>(json.as_bytes()).unwrap().into_texts("/queries");
+        assert_eq!(texts(r#"["a", "b"]"#).unwrap().len(), 2);
         for ids in ["[1, 2]", "[[1], [2, 3]]"] {
             assert_eq!(texts(ids).unwrap_err().kind(), ProblemType::NotSupported, "{ids}");
         }
-        for bad in ["5", r#"["a", 1]"#, "[-1]", "[{}]", "{}", "null"] {
-            assert_eq!(texts(bad).unwrap_err().kind(), ProblemType::InvalidInput, "{bad}");
-        }
+        assert!(parse::<IdsInput>(b"[\"a\"]").is_err() && parse::<IdsInput>(b"[[1]]").is_ok());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     },
     parameters::{CompatParams, Parameters},
     template::Template,
-    text::{ChatMessage, TextInput, conversation},
+    text::{ChatMessage, WholeInput, conversation},
 };
 use crate::{extract::JsonBody, problem::Problem};
 
@@ -41,16 +41,17 @@ pub(crate) struct ClassifyRequest {
     /// The model, as `name` or `name@version`.
     #[schema(example = json!(null))]
     model: Option<String>,
-    /// Texts that a template has written.
-    #[schema(value_type = Option<TextInput>)]
-    input: Option<TextInput>,
+    /// Texts that a template has written, or their ids.
+    #[schema(value_type = Option<WholeInput>)]
+    input: Option<WholeInput>,
     /// A conversation that ends with the response; instead of `input`.
     #[schema(example = json!(null))]
     messages: Option<Vec<ChatMessage>>,
-    /// -1, or at least the window: longer texts are cut at their start. Without it they are refused.
+    /// Texts of more tokens are cut at their start, to the last so many; -1 is the window. Without it, texts longer than the
+    /// window are refused.
     #[schema(example = -1)]
     truncate_prompt_tokens: Option<i64>,
-    /// Cannot be false beside `input`: the token that opens a text is added where it is missing.
+    /// Cannot be false beside texts as `input`: the token that opens a text is added where it is missing.
     add_special_tokens: Option<bool>,
     /// Whether rewards are on the `win_rate` scale, as by default, or raw.
     use_activation: Option<bool>,
@@ -158,7 +159,8 @@ impl ClassifyRequest {
                 return Err(not_supported(pointer, "the template is the backbone's own"));
             }
         }
-        if self.add_special_tokens == Some(false) && self.input.is_some() {
+        if self.add_special_tokens == Some(false) && self.input.as_ref().is_some_and(|input| !input.is_ids())
+        {
             let detail = "the token that opens a text is added where it is missing, and only there";
             return Err(not_supported("/add_special_tokens", detail));
         }
@@ -181,8 +183,8 @@ impl ClassifyRequest {
         let mut entries = Entries::default();
         match (self.input, self.messages) {
             (Some(input), None) => {
-                for (pointer, text) in input.into_texts("/input")?.0 {
-                    entries.push_whole(pointer, text, template);
+                for (pointer, whole) in input.into_wholes("/input").0 {
+                    entries.push_input(pointer, whole, template);
                 }
             }
             (None, Some(messages)) => {

@@ -21,6 +21,9 @@ use crate::{
     problem::{InputFault, Problem, ProblemType},
 };
 
+/// Regularisations of an equilibrium: below, it is a maximal lottery but for the last digits; above, the uniform one.
+const BETAS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
+
 /// What competes, before whom.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with prompt, responses and audience")]
@@ -39,6 +42,9 @@ pub(crate) struct TournamentRequest {
     responses: Vec<String>,
     /// Who judges. `aggregate` has no meaning here, and is refused.
     audience: AudienceBody,
+    /// How far the regularised equilibrium is held to the uniform lottery; 0.1 by default.
+    #[schema(minimum = 0.01, maximum = 10, example = 0.1)]
+    beta: Option<f64>,
     /// What becomes of a text longer than the backbone's window; `truncate` by default.
     #[schema(value_type = Option<OverflowBody>)]
     on_overflow: Option<String>,
@@ -66,6 +72,7 @@ pub(crate) struct TournamentReply {
     copeland: Vec<f64>,
     /// Probabilities such that no response is preferred to a draw from them.
     maximal_lottery: Vec<f64>,
+    regularized: RegularizedReply,
     /// Mean utility on the `win_rate` scale.
     mean: Vec<f64>,
     /// Utility of the worst-off member, or of the worst-off of the groups.
@@ -74,6 +81,17 @@ pub(crate) struct TournamentReply {
     /// Whether all rules name the same winner.
     unanimous: bool,
     usage: UsageReply,
+}
+
+/// The equilibrium of the game regularised towards the uniform lottery, which training against such an audience leads to: the
+/// one `x` proportional to `exp(preference x / beta)`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RegularizedEquilibrium)]
+pub(crate) struct RegularizedReply {
+    beta: f64,
+    lottery: Vec<f64>,
+    /// By how much the audience's best answer to the lottery beats it; 0 for a maximal one.
+    exploitability: f64,
 }
 
 /// Positions of the winners; the first of several.
@@ -107,12 +125,13 @@ pub(crate) async fn tournament(
     JsonBody(body): JsonBody<TournamentRequest>,
 ) -> Result<(HeaderMap, Json<TournamentReply>), Problem> {
     let query = body.into_query(deadline)?;
+    let beta = query.beta;
     let outcome = scorer.tournament(&caller.0.tenant, query).await.map_err(|error| match error {
         TournamentFailure::Score(error) => Places::of_responses().problem(error),
         TournamentFailure::Lottery(error) => Problem::internal(&error),
     })?;
     let headers = version_headers_of(&outcome.model, outcome.state_version);
-    Ok((headers, Json(TournamentReply::new(outcome))))
+    Ok((headers, Json(TournamentReply::new(outcome, beta))))
 }
 
 impl TournamentRequest {
@@ -133,6 +152,10 @@ impl TournamentRequest {
                 .push(InputFault::new("/audience/aggregate", "has no meaning here: every rule is answered"));
         }
         let whose = audience(self.audience, RewardScale::WinRate, &mut faults);
+        let beta = self.beta.unwrap_or(0.1);
+        if !BETAS.contains(&beta) {
+            faults.push(InputFault::new("/beta", "is a number from 0.01 to 10"));
+        }
         let mut check = Check::whole();
         let prompt = check.prompt(self.prompt);
         faults.append(&mut check.faults);
@@ -152,6 +175,7 @@ impl TournamentRequest {
             whose,
             prompt,
             responses: self.responses.into_iter().map(Arc::from).collect(),
+            beta,
             overflow: overflow.map_or(Overflow::default(), Into::into),
             deadline: Some(deadline.0),
         })
@@ -159,7 +183,7 @@ impl TournamentRequest {
 }
 
 impl TournamentReply {
-    fn new(outcome: TournamentOutcome) -> Self {
+    fn new(outcome: TournamentOutcome, beta: f64) -> Self {
         let winner = TournamentOutcome::winner;
         let winners = WinnersReply {
             condorcet: outcome.condorcet,
@@ -173,8 +197,10 @@ impl TournamentReply {
         let unanimous = all.iter().all(|one| *one == winners.borda)
             && winners.condorcet.is_none_or(|one| one == winners.borda);
         let seen = match outcome.seen {
-            Seen::Audience { users, left_out, groups } => AudienceReply::new(users, left_out, groups),
-            Seen::Population | Seen::User(_) | Seen::Users(_) => AudienceReply::new(0, 0, Vec::new()),
+            Seen::Audience { users, left_out, groups, worst_off } => {
+                AudienceReply::new(users, left_out, groups, worst_off)
+            }
+            Seen::Population | Seen::User(_) | Seen::Users(_) => AudienceReply::new(0, 0, Vec::new(), None),
         };
         Self {
             model: outcome.model.to_string(),
@@ -186,6 +212,11 @@ impl TournamentReply {
             borda: outcome.borda,
             copeland: outcome.copeland,
             maximal_lottery: outcome.lottery,
+            regularized: RegularizedReply {
+                beta,
+                lottery: outcome.regularized,
+                exploitability: outcome.exploitability,
+            },
             mean: outcome.mean,
             min: outcome.least,
             winners,

@@ -20,9 +20,12 @@ use crate::{
     people::people,
 };
 
+pub const RECORDED: [&str; 7] =
+    ["openrlhf.json", "slime.json", "vllm.json", "sglang.json", "tei.json", "rerank.json", "nim.json"];
+
 /// What other servers' clients have in common with nobody: each pair says all of a request, and all of its answer that
 /// is not the time.
-fn pairs_of(name: &str) -> (PathBuf, Vec<Value>) {
+pub fn pairs_of(name: &str) -> (PathBuf, Vec<Value>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/compat/recorded").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
     (path, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}")))
@@ -109,9 +112,7 @@ async fn hold_to(server: &Server, name: &str) {
 #[tokio::test]
 async fn every_recorded_request_gets_its_recorded_answer() {
     let server = Server::with_people(people()).await;
-    for name in
-        ["openrlhf.json", "slime.json", "vllm.json", "sglang.json", "tei.json", "rerank.json", "nim.json"]
-    {
+    for name in RECORDED {
         hold_to(&server, name).await;
     }
 }

@@ -5,7 +5,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::fixture::{Server, json_request};
+use crate::{
+    compat::{
+        RECORDED, pairs_of,
+        shared::{PATHS, body_of},
+    },
+    fixture::{Reply, Server, json_request},
+    people::people,
+};
 
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -55,6 +62,10 @@ enum Change {
     Add(prop::sample::Index, String, Value),
     Byte(prop::sample::Index, u8),
     Cut(prop::sample::Index),
+    /// What no JSON value of ours is written as.
+    Raw(prop::sample::Index, String),
+    /// A field of the body a second time.
+    Twice(prop::sample::Index, Value),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -71,8 +82,102 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// Changes of other servers' bodies: their fields, in wrong company, and what is hardly JSON.
+fn change_of_other_servers() -> impl Strategy<Value = Change> {
+    let names = [
+        "query",
+        "prompts",
+        "labels",
+        "prompt",
+        "response",
+        "label",
+        "input",
+        "messages",
+        "text",
+        "input_ids",
+        "queries",
+        "documents",
+        "items",
+        "pairs",
+        "text_1",
+        "text_2",
+        "data_1",
+        "texts",
+        "top_n",
+        "raw_scores",
+        "inputs",
+        "truncate",
+        "truncate_prompt_tokens",
+        "max_tokens_per_doc",
+        "dimensions",
+        "encoding_format",
+        "use_activation",
+        "activation",
+        "model",
+        "user",
+        "user_id",
+        "audience",
+        "stream",
+        "n",
+        "role",
+        "content",
+    ];
+    let value = prop_oneof![
+        any_json(),
+        prop::sample::select(vec![
+            json!("ada"),
+            json!("bob"),
+            json!("lore"),
+            json!("bt"),
+            json!(-1),
+            json!(5),
+            json!(0),
+            json!([1, 2]),
+            json!([[1], [2]]),
+            json!(["a"]),
+            json!([]),
+            json!({"user_id": "ada"}),
+            json!({"group": {"country": "FR"}}),
+            json!({"groups": [{"group": {}, "weight": 1e308}, {"group": {}, "weight": 1e308}]}),
+        ]),
+    ];
+    let raw = prop_oneof![
+        prop::sample::select(vec![
+            "1e999",
+            "-1e999",
+            "NaN",
+            "-Infinity",
+            "1e-400",
+            "99999999999999999999",
+            "-0.0",
+            "0.5e1",
+            "1.",
+            "\"\\ud800\"",
+            "\"\\u0000\"",
+            "{\"a\": 1, \"a\": 2}",
+            "[1, 1e999]",
+        ])
+        .prop_map(str::to_owned),
+        (1..300_usize).prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
+        (1..300_usize).prop_map(|depth| "{\"a\":".repeat(depth) + "0" + &"}".repeat(depth)),
+    ];
+    let name = prop::sample::select(names.to_vec()).prop_map(str::to_owned);
+    prop_oneof![
+        2 => change(),
+        2 => (any::<prop::sample::Index>(), name, value.clone()).prop_map(|(at, name, value)| Change::Add(at, name, value)),
+        2 => (any::<prop::sample::Index>(), value.clone()).prop_map(|(at, value)| Change::Replace(at, value)),
+        1 => (any::<prop::sample::Index>(), raw).prop_map(|(at, raw)| Change::Raw(at, raw)),
+        1 => (any::<prop::sample::Index>(), value).prop_map(|(at, value)| Change::Twice(at, value)),
+    ]
+}
+
+/// What stands for the `n`th raw value until the body is written: a string that nobody draws.
+fn mark(n: usize) -> String {
+    format!("\u{e000}{n}\u{e000}")
+}
+
 fn apply(mut value: Value, changes: &[Change]) -> Vec<u8> {
-    for change in changes {
+    for (n, change) in changes.iter().enumerate() {
         let mut places = Vec::new();
         pointers(&value, "", &mut places);
         match change {
@@ -86,10 +191,24 @@ fn apply(mut value: Value, changes: &[Change]) -> Vec<u8> {
                     _ => {}
                 }
             }
-            Change::Byte(..) | Change::Cut(_) => {}
+            Change::Raw(at, _) => {
+                *value.pointer_mut(&places[at.index(places.len())]).unwrap() = mark(n).into();
+            }
+            Change::Byte(..) | Change::Cut(_) | Change::Twice(..) => {}
         }
     }
-    let mut bytes = value.to_string().into_bytes();
+    let mut text = value.to_string();
+    for (n, change) in changes.iter().enumerate() {
+        match (change, value.as_object()) {
+            (Change::Raw(_, raw), _) => text = text.replace(&Value::from(mark(n)).to_string(), raw),
+            (Change::Twice(at, again), Some(members)) if !members.is_empty() => {
+                let name = members.keys().nth(at.index(members.len())).unwrap();
+                text.insert_str(1, &format!("{}:{again},", Value::from(name.as_str())));
+            }
+            _ => {}
+        }
+    }
+    let mut bytes = text.into_bytes();
     for change in changes {
         match change {
             Change::Byte(at, byte) if !bytes.is_empty() => {
@@ -123,6 +242,100 @@ fn a_mutated_body_is_answered_or_refused_and_never_breaks_the_server() {
         } else {
             prop_assert_eq!(reply.header("content-type"), "application/problem+json");
             prop_assert!(json["type"].as_str().unwrap().starts_with("/problems/"), "{json}");
+        }
+    });
+}
+
+/// A route of another server's, and a body that its clients send.
+fn good_of_other_servers() -> impl Strategy<Value = (String, Value)> {
+    let recorded = RECORDED
+        .into_iter()
+        .flat_map(|name| pairs_of(name).1)
+        .map(|mut pair| (pair["path"].as_str().unwrap().to_owned(), pair["request"].take()));
+    let least = PATHS.into_iter().map(|path| (path.to_owned(), body_of(path).unwrap()));
+    let audience = json!({"groups": [{"group": {"country": "UK"}, "weight": 0.7}, {"group": {}}],
+        "aggregate": ["maxmin", "p20", "softmin", "nash"], "temperature": 0.1, "disagreement": 0.2});
+    let ours = [
+        (
+            "/score".to_owned(),
+            json!({"model": "lore", "reward_scale": "win_rate", "audience": audience,
+                "items": [{"prompt": "Name a fish.", "responses": ["A trout.", "Fish."]}]}),
+        ),
+        (
+            "/tournament".to_owned(),
+            json!({"model": "lore", "prompt": "", "responses": ["A trout.", "Fish."], "beta": 0.1,
+                "audience": {"groups": [{"group": {"country": "UK"}}, {"group": {}, "weight": 2}]}}),
+        ),
+    ];
+    prop::sample::select(recorded.chain(least).chain(ours).collect::<Vec<_>>())
+}
+
+/// What the query string may add, to the point of contradiction.
+fn more_of_the_query() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "",
+        "user_id=ada",
+        "user_id=bob&model=lore",
+        "group=country:UK&aggregate=min",
+        "group=country:FR",
+        "group=country:UK&aggregate=maxmin",
+        "labels=user_id",
+        "template=chatml",
+        "on_overflow=truncate",
+        "shape=number",
+        "scores=raw",
+    ])
+}
+
+/// Whether an error is in the words of its route.
+fn is_of_its_route(path: &str, reply: &Reply) -> bool {
+    let json = reply.json();
+    let is_problem = reply.header("content-type") == "application/problem+json"
+        && json["type"].as_str().is_some_and(|kind| kind.starts_with("/problems/"));
+    let is_json = reply.header("content-type") == "application/json";
+    let is_openai = is_json && json["error"]["message"].is_string() && json["error"]["code"].is_u64();
+    let is_tei = is_json && json["error"].is_string() && json["error_type"].is_string();
+    match path.split('?').next().unwrap() {
+        "/get_reward" | "/rm" | "/tournament" => is_problem,
+        "/predict" | "/embed" => is_tei,
+        // Two formats share each, and the body says which it is.
+        "/score" | "/v1/score" => is_problem || is_openai,
+        "/rerank" => is_openai || is_tei,
+        _ => is_openai,
+    }
+}
+
+/// A place that holds null: where a number should be, a trainer makes NaN of it.
+fn holds_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.iter().any(holds_null),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| !name.contains("condorcet") && holds_null(value))
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn a_mutated_body_of_another_server_s_client_is_answered_or_refused_in_the_words_of_its_route() {
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(Server::with_people(people()));
+    let changes = prop::collection::vec(change_of_other_servers(), 0..4);
+    let config = ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |((path, body) in good_of_other_servers(), more in more_of_the_query(), changes in changes)| {
+        let bytes = apply(body, &changes);
+        let path = format!("{path}{}{more}", if path.contains('?') { "&" } else { "?" });
+        let reply = runtime.block_on(server.send(json_request(Method::POST, &path, bytes.clone())));
+        let text = String::from_utf8_lossy(&bytes);
+        prop_assert!(reply.status.as_u16() < 500, "{path} {}: {text}", reply.status);
+        if reply.status == 200 {
+            prop_assert_eq!(reply.header("content-type"), "application/json");
+            // A number that is not finite is no JSON, or null.
+            prop_assert!(!holds_null(&reply.json()), "{path} {}: {text}", reply.text());
+        } else {
+            prop_assert!(reply.status.is_client_error(), "{path} {}: {text}", reply.status);
+            prop_assert!(is_of_its_route(&path, &reply), "{path} {}: {text}", reply.text());
         }
     });
 }

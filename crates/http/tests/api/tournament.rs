@@ -42,6 +42,15 @@ async fn groups_count_by_weight_however_many_their_members_are() {
     let softmin = |a: f64, b: f64| -0.1 * (0.75 * (-a / 0.1).exp() + 0.25 * (-b / 0.1).exp()).ln();
     assert!(near(&numbers_of("softmin"), &both(&softmin)));
     assert!((numbers_of("share").iter().sum::<f64>() - 1.0).abs() < 1e-6);
+    // Every half and more of the effective 1.6 groups is the heavier group's: a fifth of the weight is below both only where
+    // the lighter one is worse off.
+    let stretch = |worse: f64, better: f64, weight: f64| {
+        let n = 1.0 / (0.75_f64.powi(2) + 0.25_f64.powi(2));
+        let (first, last) = (0.2 * (n - 1.0) / n, (0.2 * (n - 1.0) + 1.0) / n);
+        n * ((weight.min(last) - first) * worse + (last - weight).max(0.0) * better)
+    };
+    let p20 = |uk: f64, us: f64| if uk < us { stretch(uk, us, 0.75) } else { stretch(us, uk, 0.25) };
+    assert!(near(&numbers_of("p20"), &both(&p20)));
     // The ranking is by the first rule.
     let least = numbers_of("min");
     let ranking: Vec<usize> = serde_json::from_value(result["ranking"].clone()).unwrap();
@@ -49,6 +58,35 @@ async fn groups_count_by_weight_however_many_their_members_are() {
     // Twice the weights are the same weights.
     let doubled = of(&server, json!({"groups": groups([("UK", 1.5), ("US", 0.5)]), "aggregate": all})).await;
     assert_eq!(doubled["results"], together["results"]);
+}
+
+#[tokio::test]
+async fn the_group_that_is_worst_off_over_the_whole_request_is_served_in_all_of_it() {
+    let server = Server::with_people(people()).await;
+    let items = TEXTS.map(|text| json!({"prompt": "Name a fish.", "responses": [text]}));
+    let ask = async |items: &[Value]| {
+        let asked = json!({"model": "lore", "reward_scale": "win_rate", "items": items,
+            "audience": {"groups": groups(UK_AND_US), "aggregate": ["maxmin", "min"]}});
+        server.score(&asked).await.ok()
+    };
+    let reply = ask(&items).await;
+    let of = |result: &Value, name: &str| numbers(&result["aggregates"][name])[0];
+    let results = reply["results"].as_array().unwrap();
+    let mean = |group: usize| -> f64 {
+        let means = results.iter().map(|result| numbers(&result["groups"][group])[0]);
+        means.sum::<f64>() / results.len() as f64
+    };
+    let worst_off = usize::from(mean(1) < mean(0));
+    assert_eq!(reply["audience"]["worst_off"], worst_off);
+    for result in results {
+        assert_eq!(of(result, "maxmin"), numbers(&result["groups"][worst_off])[0]);
+        assert!(of(result, "maxmin") >= of(result, "min"));
+    }
+    // Each response by itself has another worst-off group somewhere, which is served where it is asked for alone.
+    let other = results.iter().position(|result| of(result, "maxmin") > of(result, "min")).unwrap();
+    let alone = ask(&items[other..=other]).await;
+    assert_eq!(alone["audience"]["worst_off"], 1 - worst_off);
+    assert_eq!(of(&alone["results"][0], "maxmin"), of(&results[other], "min"));
 }
 
 #[tokio::test]
@@ -105,6 +143,16 @@ async fn a_tournament_sets_the_rules_side_by_side() {
         let against: f64 = row.iter().zip(&lottery).map(|(share, chance)| share * chance).sum();
         assert!(against <= 0.5 + 1e-6, "{reply}");
     }
+    // The regularised equilibrium is its own regularised best answer.
+    let regularized = &reply["regularized"];
+    let equilibrium = numbers(&regularized["lottery"]);
+    let against = |row: &Vec<f64>| row.iter().zip(&equilibrium).map(|(share, x)| share * x).sum::<f64>();
+    let powers: Vec<f64> = rows.iter().map(|row| (against(row) / 0.1).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    assert!(powers.iter().zip(&equilibrium).all(|(power, x)| (power / total - x).abs() < 1e-6), "{reply}");
+    let best = rows.iter().map(against).fold(0.0, f64::max);
+    assert!((regularized["exploitability"].as_f64().unwrap() - (best - 0.5)).abs() < 1e-9);
+    assert_eq!(regularized["beta"], 0.1);
     let of_items = of(&server, json!({"groups": groups(UK_AND_US), "aggregate": ["mean", "min"]})).await;
     for rule in ["mean", "min"] {
         assert!(near(&numbers(&reply[rule]), &numbers(&of_items["results"][0]["aggregates"][rule])));
@@ -127,6 +175,7 @@ async fn what_cannot_compete_is_named() {
         (with("audience", json!({"group": {"country": "FR"}})), "/audience/group"),
         (with("audience", json!({"group": {}, "aggregate": ["mean"]})), "/audience/aggregate"),
         (with("model", json!("a b")), "/model"),
+        (with("beta", json!(0.001)), "/beta"),
         (with("on_overflow", json!("cut")), "/on_overflow"),
     ] {
         assert_eq!(server.post("/tournament", &asked).await.pointers(422, "invalid-input"), [pointer]);

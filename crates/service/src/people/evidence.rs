@@ -212,6 +212,10 @@ pub(crate) fn content_id(comparison: &Comparison) -> polyreward_domain::ExampleI
             part("raw");
             part(text);
         }
+        Prompt::Tokens(ids) => {
+            part("tokens");
+            ids.iter().for_each(|id| part(&id.to_string()));
+        }
         Prompt::Chat(messages) => {
             part("chat");
             part(&messages.len().to_string());

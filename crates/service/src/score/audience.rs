@@ -159,7 +159,7 @@ impl Tally {
 
     fn aggregate(&self, how: Aggregate, at: usize) -> f64 {
         match how {
-            Aggregate::Mean => self.sums[at] / self.people,
+            Aggregate::Mean | Aggregate::MaxMin => self.sums[at] / self.people,
             Aggregate::Min => self.least[at],
             Aggregate::Share => self.shares[at] / self.people,
             Aggregate::Softmin | Aggregate::Nash => {

@@ -57,13 +57,15 @@ impl Plan {
     ) {
         let first = self.rows.len();
         let prompt_at = known.prompt(prompt);
+        // Ids are a whole text, of which a response's form reads as much.
+        let is_whole = matches!(**prompt, Prompt::Tokens(_));
         for response in responses {
             let response_at = number(&mut known.responses, &**response);
             let row = self.forms.iter().map(|form| {
                 let key = match form {
                     TextForm::PromptResponse => (*form, Some(prompt_at), Some(response_at)),
                     TextForm::Prompt => (*form, Some(prompt_at), None),
-                    TextForm::Response => (*form, None, Some(response_at)),
+                    TextForm::Response => (*form, is_whole.then_some(prompt_at), Some(response_at)),
                 };
                 *known.inputs.entry(key).or_insert_with(|| {
                     let input = EmbedInput {
@@ -200,6 +202,17 @@ mod tests {
         assert_eq!(plan.rows[4], plan.rows[5]);
         assert_eq!(plan.groups, [(0, 2), (2, 2), (4, 2)]);
         assert_eq!(Plan::of(&work, TextForms::only(TextForm::Response)).inputs.len(), 3);
+    }
+
+    #[test]
+    fn ids_are_told_apart_in_every_form_but_the_prompts() {
+        let ids =
+            |ids: &[u32]| Item { prompt: Arc::new(Prompt::Tokens(ids.to_vec())), responses: vec!["".into()] };
+        let work = Work::Items(vec![ids(&[1]), ids(&[2]), ids(&[1])]);
+        for form in [TextForm::Response, TextForm::PromptResponse] {
+            let plan = Plan::of(&work, TextForms::only(form));
+            assert_eq!((plan.inputs.len(), plan.rows[0] == plan.rows[2]), (2, true), "{form:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     super::{
         ask::{Asking, Entries},
         keys::{Keys, ambiguous},
-        openai::{TokenUsage, answer, cut_to, not_supported, scale_of, wrong},
+        openai::{TokenUsage, answer, cut_to, cut_to_window, not_supported, scale_of, wrong},
         parameters::Parameters,
         text::TextInput,
     },
@@ -35,7 +35,8 @@ pub(crate) struct ScoreRequest {
     #[serde(alias = "items", alias = "text_2", alias = "data_2")]
     #[schema(value_type = TextInput)]
     documents: TextInput,
-    /// -1, or at least the window: longer texts are cut at their start. Without it they are refused.
+    /// A prompt and its response of more tokens are cut at their start, to the last so many; -1 is the window. Without it,
+    /// those longer than the window are refused.
     truncate_prompt_tokens: Option<i64>,
     /// At least the window, or 0 for it.
     max_tokens_per_query: Option<i64>,
@@ -144,8 +145,8 @@ impl ScoreRequest {
         let unless_none = |tokens: Option<i64>| tokens.filter(|tokens| *tokens != 0);
         let cuts = [
             cut_to("/truncate_prompt_tokens", self.truncate_prompt_tokens, window)?,
-            cut_to("/max_tokens_per_query", unless_none(self.max_tokens_per_query), window)?,
-            cut_to("/max_tokens_per_doc", unless_none(self.max_tokens_per_doc), window)?,
+            cut_to_window("/max_tokens_per_query", unless_none(self.max_tokens_per_query), window)?,
+            cut_to_window("/max_tokens_per_doc", unless_none(self.max_tokens_per_doc), window)?,
         ];
         let cut = cuts.into_iter().flatten().next();
         Ok(Said {
@@ -167,8 +168,8 @@ fn entries(
     body: ScoreRequest,
     [of_prompts, of_responses]: [&str; 2],
 ) -> Result<Entries, Problem> {
-    let (prompts, _) = body.queries.into_texts(&format!("/{of_prompts}"))?;
-    let (responses, _) = body.documents.into_texts(&format!("/{of_responses}"))?;
+    let prompts = body.queries.into_texts(&format!("/{of_prompts}"))?;
+    let responses = body.documents.into_texts(&format!("/{of_responses}"))?;
     asking.check_batch(responses.len())?;
     if prompts.len() != 1 && prompts.len() != responses.len() {
         let detail = format!(

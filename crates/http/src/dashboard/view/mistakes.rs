@@ -65,6 +65,7 @@ pub(crate) fn of(mistakes: &[Mistake], may_read_text: bool) -> Mistakes {
 pub(crate) fn texts(prompt: &Prompt, chosen: &str, rejected: &str) -> Texts {
     let prompt = match prompt {
         Prompt::Text(text) | Prompt::Raw(text) => text.clone(),
+        Prompt::Tokens(ids) => format!("{} tokens", ids.len()),
         Prompt::Chat(messages) => {
             let turns = messages.iter().map(|turn| format!("{}: {}", turn.role, turn.content));
             turns.collect::<Vec<_>>().join("\n")

@@ -27,7 +27,7 @@ pub(crate) struct AudienceBody {
     #[schema(min_items = 1, max_items = 64, example = json!(null))]
     groups: Option<Vec<WeightedGroupBody>>,
     /// Which numbers; `mean` by default. `min` and `p20` compare people with one another: ask for them on the
-    /// `win_rate` scale, where everybody's rewards have the same range; `softmin` and `nash` are answered on it alone.
+    /// `win_rate` scale, where everybody's rewards have the same range; `softmin`, `nash` and `maxmin` are answered on it alone.
     #[schema(value_type = Option<Vec<AggregateBody>>, min_items = 1)]
     aggregate: Option<Vec<String>>,
     /// Of `softmin`, 0.1 by default.
@@ -60,7 +60,8 @@ pub(crate) enum AggregateBody {
     Mean,
     /// The worst-off member's; of groups, the worst-off group's mean.
     Min,
-    /// The 20th percentile of members, or of groups, each counted once.
+    /// The 20th percentile, linear between two members; of groups, by weight: the mean utility over the stretch of the weight,
+    /// from the worst off on, that begins at `0.2 (1 - 1 / n)` and is `1 / n` long, where `n = (sum w)^2 / sum w^2`.
     P20,
     /// The share of members who prefer the response to all others of its prompt; of a pair, as each one's preference says.
     Share,
@@ -68,6 +69,10 @@ pub(crate) enum AggregateBody {
     Softmin,
     /// Nash's welfare: the geometric mean of what everybody has above `disagreement`; 0 where anybody has nothing.
     Nash,
+    /// Of `groups` alone, as MaxMin-RLHF maximises it: the mean of the one group whose mean over all responses of the
+    /// request is least, which `audience.worst_off` of the answer names. `min` picks a group for each response by itself.
+    #[serde(rename = "maxmin")]
+    MaxMin,
 }
 
 impl From<AggregateBody> for Aggregate {
@@ -79,6 +84,7 @@ impl From<AggregateBody> for Aggregate {
             AggregateBody::Share => Self::Share,
             AggregateBody::Softmin => Self::Softmin,
             AggregateBody::Nash => Self::Nash,
+            AggregateBody::MaxMin => Self::MaxMin,
         }
     }
 }
@@ -108,6 +114,11 @@ pub(crate) fn audience(body: AudienceBody, scale: RewardScale, faults: &mut Vec<
     match (group, groups) {
         (Some(group), None) => {
             faults.extend(attribute_faults("/audience/group", &group));
+            if let Some(at) = aggregates.iter().position(|how| *how == Aggregate::MaxMin) {
+                let detail =
+                    "is of several groups, which groups names; of one, min is the worst-off member's";
+                faults.push(InputFault::new(format!("/audience/aggregate/{at}"), detail));
+            }
             Whose::Audience { group, aggregates, welfare }
         }
         (None, Some(bodies)) => Whose::Groups { groups: weighted(bodies, faults), aggregates, welfare },
@@ -135,7 +146,8 @@ fn aggregates(
         let Some(body) = Optional(faults).check(&pointer, Some(word), known_word::<AggregateBody>) else {
             continue;
         };
-        if matches!(body, AggregateBody::Softmin | AggregateBody::Nash) && scale != RewardScale::WinRate {
+        let compares = matches!(body, AggregateBody::Softmin | AggregateBody::Nash | AggregateBody::MaxMin);
+        if compares && scale != RewardScale::WinRate {
             let detail = "needs reward_scale win_rate, where everybody's rewards have the same range";
             faults.push(InputFault::new(pointer, detail));
         }
@@ -203,6 +215,11 @@ mod tests {
             ["/audience/aggregate/1", "/audience/aggregate/2"]
         );
         assert!(pointers(rules, RewardScale::WinRate).is_empty());
+        let worst_off = |of: &str, whom: Value| json!({of: whom, "aggregate": ["mean", "maxmin"]});
+        let groups = worst_off("groups", json!([group(1.0)]));
+        assert!(pointers(groups.clone(), RewardScale::WinRate).is_empty());
+        assert_eq!(pointers(groups, RewardScale::Raw), ["/audience/aggregate/1"]);
+        assert_eq!(pointers(worst_off("group", json!({})), RewardScale::WinRate), ["/audience/aggregate/1"]);
         let bad = json!({"group": {}, "temperature": 0.0, "disagreement": 1.0});
         assert_eq!(pointers(bad, RewardScale::WinRate), ["/audience/temperature", "/audience/disagreement"]);
     }

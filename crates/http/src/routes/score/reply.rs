@@ -69,11 +69,14 @@ pub(crate) struct AudienceReply {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     groups: Vec<usize>,
+    /// The group that is worst off over the whole request, by position; absent unless `maxmin` was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worst_off: Option<usize>,
 }
 
 impl AudienceReply {
-    pub fn new(users: usize, left_out: usize, groups: Vec<usize>) -> Self {
-        Self { users, left_out, groups }
+    pub fn new(users: usize, left_out: usize, groups: Vec<usize>, worst_off: Option<usize>) -> Self {
+        Self { users, left_out, groups, worst_off }
     }
 }
 
@@ -199,6 +202,9 @@ struct AggregatesReply {
     /// Nash's welfare.
     #[serde(skip_serializing_if = "Option::is_none")]
     nash: Option<Vec<f32>>,
+    /// Of the group that is worst off over the whole request, its mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maxmin: Option<Vec<f32>>,
 }
 
 /// In place of a result, with `partial`.
@@ -269,8 +275,8 @@ impl ScoreReply {
             Seen::Population => {}
             Seen::User(seen) => user = Some(seen.into()),
             Seen::Users(seen) => users = Some(seen.into_iter().map(Into::into).collect()),
-            Seen::Audience { users, left_out, groups } => {
-                audience = Some(AudienceReply::new(users, left_out, groups));
+            Seen::Audience { users, left_out, groups, worst_off } => {
+                audience = Some(AudienceReply::new(users, left_out, groups, worst_off));
             }
         }
         Ok(Self {
@@ -391,6 +397,7 @@ impl ResultReply {
                 Aggregate::Share => &mut aggregates.share,
                 Aggregate::Softmin => &mut aggregates.softmin,
                 Aggregate::Nash => &mut aggregates.nash,
+                Aggregate::MaxMin => &mut aggregates.maxmin,
             };
             *place = Some(singles(numbers, at, part)?);
         }

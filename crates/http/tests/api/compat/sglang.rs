@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     chat_server,
-    vllm::{TEMPLATED, messages},
+    vllm::{TEMPLATED, ids_of, messages},
 };
 use crate::{
     fixture::Server,
@@ -60,7 +60,7 @@ async fn an_embedding_is_the_raw_reward() {
 }
 
 #[tokio::test]
-async fn blank_texts_and_token_ids_are_refused() {
+async fn blank_texts_are_refused_and_ids_are_the_text() {
     let server = Server::new().await;
     let post = async |path: &str, body: Value| server.post(path, &body).await;
     for blank in [json!(""), json!(" \n"), json!(["a", ""])] {
@@ -68,9 +68,21 @@ async fn blank_texts_and_token_ids_are_refused() {
         post("/v1/embeddings", json!({"input": blank})).await.refusal(400, "empty-input");
     }
     post("/classify", json!({"text": []})).await.refusal(400, "empty-input");
-    for ids in [json!([1, 2]), json!([[1], [2]])] {
-        post("/classify", json!({"input_ids": ids})).await.refusal(422, "not-supported");
-        post("/v1/embeddings", json!({"input": ids})).await.refusal(422, "not-supported");
+    let raw = post("/classify", json!({"text": "A trout."})).await.ok()["embedding"].clone();
+    let ids = ids_of(&server, "A trout.");
+    let alone = post("/classify", json!({"input_ids": ids})).await.ok();
+    assert_eq!((&alone["embedding"], &alone["meta_info"]["prompt_tokens"]), (&raw, &json!(ids.len())));
+    assert_eq!(post("/classify", json!({"input_ids": [ids]})).await.ok()[0]["embedding"], raw);
+    let coded = post("/v1/embeddings", json!({"model": "bt", "input": [ids, ids]})).await.ok();
+    assert_eq!(coded["data"][1]["embedding"], raw);
+    for bad in [
+        json!({"input_ids": ids, "text": "a"}),
+        json!({"input_ids": "a"}),
+        json!({"text": ids}),
+        json!({"input_ids": []}),
+        json!({"input_ids": [[]]}),
+    ] {
+        post("/classify", bad).await.refusal(400, "invalid-input");
     }
     let long = "word ".repeat(200);
     post("/classify", json!({"text": long})).await.refusal(422, "invalid-input");

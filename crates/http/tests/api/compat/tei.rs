@@ -126,7 +126,8 @@ async fn errors_have_its_types_and_statuses() {
         ("/rerank", json!({"texts": ["a"]}), 422, "Validation"),
         ("/rerank", json!({"query": "a", "texts": []}), 400, "Empty"),
         ("/rerank", json!({"query": "a", "texts": ["b\0"]}), 422, "Tokenizer"),
-        ("/embed", json!({"inputs": [1, 2]}), 422, "Validation"),
+        ("/embed", json!({"inputs": [1, u32::MAX]}), 422, "Validation"),
+        ("/embed", json!({"inputs": [1, "a"]}), 422, "Validation"),
     ];
     for (path, body, status, kind) in cases {
         let reply = server.post(path, &body).await;

@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 use base64::{Engine, prelude::BASE64_STANDARD};
+use polyreward_backbone::EmbedInput;
+use polyreward_domain::{Overflow, Prompt, TextForm};
 use serde_json::{Value, json};
 
 use super::chat_server;
@@ -124,11 +126,98 @@ async fn a_text_longer_than_the_window_is_refused_unless_it_may_be_cut() {
             server.post(path, &body).await.ok();
         }
         server.post(&format!("{path}?on_overflow=truncate"), &body).await.ok();
-        for (cut, status) in [(json!(10), 422), (json!(0), 400), (json!("all"), 400)] {
+        for (cut, status) in [(json!(1), 400), (json!(0), 400), (json!(-2), 400), (json!("all"), 400)] {
             let mut body = body.clone();
             body["truncate_prompt_tokens"] = cut;
             server.post(path, &body).await.refusal(status, "");
         }
+    }
+}
+
+/// A whole text's ids, as the backbone of a server reads it.
+pub fn ids_of(server: &Server, text: &str) -> Vec<u32> {
+    read(server, text, Overflow::Truncate)
+}
+
+fn read(server: &Server, text: &str, overflow: Overflow) -> Vec<u32> {
+    let input = EmbedInput {
+        form: TextForm::PromptResponse,
+        prompt: Prompt::Raw(String::new()).into(),
+        response: text.into(),
+    };
+    server.backbone.tokenize(&[input], overflow).remove(0).unwrap().ids
+}
+
+#[tokio::test]
+async fn the_ids_of_a_text_are_the_text_bit_for_bit() {
+    for (server, text) in [(chat_server().await, TEMPLATED), (Server::new().await, "A trout.")] {
+        let ids = ids_of(&server, text);
+        for path in ["/classify", "/v1/classify", "/pooling"] {
+            let score = async |input: Value| {
+                let reply = server.post(path, &json!({"input": input, "use_activation": false})).await;
+                (
+                    scores(&reply).into_iter().map(f64::to_bits).collect::<Vec<_>>(),
+                    reply.ok()["usage"].clone(),
+                )
+            };
+            let (of_text, usage) = score(json!(text)).await;
+            assert_eq!(score(json!(ids)).await, (of_text.clone(), usage), "{path}");
+            let several = score(json!([ids, ids_of(&server, "Fish."), ids])).await.0;
+            assert_eq!((several[0], several[2]), (of_text[0], of_text[0]), "{path}");
+            assert_ne!(several[1], of_text[0], "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ids_that_are_none_of_the_vocabulary_s_are_named() {
+    let server = Server::new().await;
+    for (input, param) in [
+        (json!([1, 1_000_000]), "/input"),
+        (json!([[1], [2, 1_000_000]]), "/input/1"),
+        (json!([[1], []]), "/input/1"),
+    ] {
+        let reply = server.post("/classify", &json!({"input": input})).await;
+        reply.refusal(400, "invalid-input");
+        assert_eq!(reply.json()["error"]["param"], param, "{}", reply.text());
+    }
+    let many = json!({"input": vec![1; 65]});
+    let message = server.post("/classify", &many).await.refusal(422, "invalid-input");
+    assert!(message.contains("has 65 tokens, more than the 64"), "{message}");
+    server.post("/classify?on_overflow=truncate", &many).await.ok();
+    let ids = json!({"queries": [1, 2], "documents": "a"});
+    assert_eq!(server.post("/score", &ids).await.json()["error"]["param"], "/queries");
+}
+
+#[tokio::test]
+async fn a_text_is_cut_to_as_many_of_its_last_tokens_as_are_asked_for() {
+    let server = Server::new().await;
+    let text = "one two three four five six seven eight nine ten";
+    let score = async |input: Value, cut: Option<usize>| {
+        let body = json!({"input": input, "use_activation": false, "truncate_prompt_tokens": cut});
+        let reply = server.post("/classify", &body).await;
+        (scores(&reply)[0].to_bits(), reply.ok()["usage"]["prompt_tokens"].clone())
+    };
+    let whole = score(json!(text), None).await;
+    for cut in [5, 10, 20] {
+        let ids = read(&server, text, Overflow::TruncateTo(cut));
+        let found = score(json!(text), Some(cut)).await;
+        assert_eq!(found, score(json!(ids), None).await, "{cut}");
+        assert_eq!(found.1, cut, "the tokens that were read");
+        assert_ne!(found.0, whole.0);
+        // What was cut for one is not what the next one gets.
+        assert_eq!(score(json!(text), None).await, whole);
+    }
+    assert_eq!(score(json!(text), Some(64)).await, whole);
+    for (path, body) in [
+        ("/score", json!({"queries": text, "documents": [text]})),
+        ("/rerank", json!({"query": text, "documents": [text]})),
+    ] {
+        let mut body = body;
+        body["truncate_prompt_tokens"] = json!(12);
+        assert_eq!(server.post(path, &body).await.ok()["usage"]["prompt_tokens"], 12, "{path}");
+        body["max_tokens_per_doc"] = json!(12);
+        server.post(path, &body).await.refusal(422, "not-supported");
     }
 }
 
@@ -145,7 +234,7 @@ async fn what_only_another_server_does_is_refused_and_what_it_takes_besides_is_n
         (with("chat_template_kwargs", json!({"a": 1})), 422),
         (with("add_generation_prompt", json!(true)), 422),
         (with("add_special_tokens", json!(false)), 422),
-        (with("input", json!([[1, 2], [3]])), 422),
+        (with("input", json!([[1, 2], "a"])), 400),
         (with("messages", messages()), 400),
         (with("messages", json!([{"role": "user", "content": "hi"}])), 400),
         (json!({"messages": [{"role": "user", "content": "hi"}]}), 400),

@@ -41,7 +41,10 @@ pub fn describe() {
     describe_counter!(CACHE_HITS, "Texts answered from memory");
     describe_counter!(CACHE_MISSES, "Texts that were not in memory");
     describe_counter!(SHARED_CACHE_HITS, "Texts answered from the cache that processes share");
-    describe_counter!(SHARED_CACHE_MISSES, "Texts that were neither in memory nor in the cache that processes share");
+    describe_counter!(
+        SHARED_CACHE_MISSES,
+        "Texts that were neither in memory nor in the cache that processes share"
+    );
     describe_counter!(SHARED_CACHE_INVALID, "Values of the shared cache that are no embedding of their text");
     describe_counter!(TRUNCATED, "Answers for texts that were cut to the window");
     describe_counter!(DROPPED, "Texts dropped before they ran, by reason");

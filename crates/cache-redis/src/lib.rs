@@ -1,8 +1,8 @@
 //! The cache of embeddings that several processes share, in Redis or Valkey.
 //!
 //! [`RedisCache`] is a [`SharedCache`]: it may lose anything, and an absent or slow server costs a caller no more than
-//! [`RedisOptions::read_timeout`], once. One that fails is given up ([`link`]) until it answers again, which a task of its own
-//! finds out; meanwhile nobody asks it. Writes and removals wait for another task ([`writes`]): writes in a bounded queue that
+//! [`RedisOptions::read_timeout`], once. One that fails is given up (`link.rs`) until it answers again, which a task of its own
+//! finds out; meanwhile nobody asks it. Writes and removals wait for another task (`writes.rs`): writes in a bounded queue that
 //! drops, removals until they have been carried out, or until what they would remove has expired.
 
 mod link;
@@ -101,7 +101,9 @@ impl RedisCache {
         };
         let keeper = Arc::clone(&link);
         let tasks = vec![
-            tokio::spawn(async move { keeper.keep(&client, options.read_timeout, options.retry_after).await }),
+            tokio::spawn(
+                async move { keeper.keep(&client, options.read_timeout, options.retry_after).await },
+            ),
             tokio::spawn(writer.run()),
         ];
         Ok(Self { link, waiting, read_timeout: options.read_timeout, tasks })

@@ -122,9 +122,8 @@ impl Link {
 
 /// A connection over which the server answers as fast as whoever asks would need it.
 async fn connect(client: &Client, answer_within: Duration) -> Result<MultiplexedConnection, Fault> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(None); // each command has a limit of its own
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None); // each command has a limit of its own
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
     let connected = timeout(CONNECT_TIMEOUT, connecting).await;
     let mut connection = connected.map_err(|_elapsed| Fault::Late)?.map_err(Fault::Failed)?;

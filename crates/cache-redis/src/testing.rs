@@ -17,7 +17,8 @@ use crate::PREFIX;
 pub const SERVER: &str = "TEST_REDIS_SERVER";
 
 /// Runs the server, says its log on, and kills it when standard input ends: that happens also when the test is killed.
-const KEEPER: &str = r#"exec 3<&0; "$@" </dev/null & server=$!; cat <&3 >/dev/null; kill -9 $server 2>/dev/null; wait"#;
+const KEEPER: &str =
+    r#"exec 3<&0; "$@" </dev/null & server=$!; cat <&3 >/dev/null; kill -9 $server 2>/dev/null; wait"#;
 
 /// A server that listens on a socket in a folder of its own, keeps nothing on disk, and is gone with its value.
 #[derive(Debug)]
@@ -73,7 +74,19 @@ impl TestRedis {
         self.kill();
         let binary = env::var(SERVER).unwrap_or_else(|_| "redis-server".to_owned());
         let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "sh", &binary, "--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .args([
+                "-c",
+                KEEPER,
+                "sh",
+                &binary,
+                "--port",
+                "0",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--unixsocket",
+            ])
             .arg(self.socket())
             .arg("--dir")
             .arg(self.folder.path())
@@ -83,7 +96,8 @@ impl TestRedis {
             .spawn()
             .expect("there is a shell");
         let input = keeper.stdin.take().expect("it is piped");
-        let mut log = BufReader::new(keeper.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+        let mut log =
+            BufReader::new(keeper.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
         let ready = log.find(|line| line.contains("eady to accept connections")).unwrap_or_else(|| {
             panic!("{binary} does not run; `make setup-test` installs it, {SERVER} names another one")
         });

@@ -70,13 +70,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub fn new(max_bytes: usize, keep: Duration) -> Self {
-        Self {
-            state: Mutex::default(),
-            changed: Notify::new(),
-            idle: Notify::new(),
-            max_bytes,
-            keep,
-        }
+        Self { state: Mutex::default(), changed: Notify::new(), idle: Notify::new(), max_bytes, keep }
     }
 
     /// Nothing panics while it holds the lock.
@@ -233,11 +227,10 @@ impl Writer {
                 work = self.waiting.next() => work,
                 () = self.link.broken() => continue,
             };
-            let outcome = match work {
+            let (result, later) = match work {
                 Work::Put(values) => (self.put(&mut live, &values).await, None),
                 Work::Remove(removal) => self.remove(&mut live, removal).await,
             };
-            let (result, later) = outcome;
             self.waiting.done(later);
             match result {
                 Ok(()) => refused = false,

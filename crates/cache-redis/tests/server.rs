@@ -46,7 +46,8 @@ async fn what_one_process_keeps_another_finds_and_it_expires() {
     let redis = TestRedis::start();
     let many: Vec<CacheKey> = (0..=255).map(|key| [key; 32]).collect();
     let values: Vec<[u8; 2]> = (0..=255).map(|key| [key, !key]).collect();
-    let all: Vec<(CacheKey, &[u8])> = many.iter().copied().zip(values.iter().map(|v| v.as_slice())).collect();
+    let all: Vec<(CacheKey, &[u8])> =
+        many.iter().copied().zip(values.iter().map(<[u8; 2]>::as_slice)).collect();
     write(&redis, &all[..255]).await;
     let found = open(options(&redis)).await.get(&many, MAX_BYTES).await;
     for (key, value) in found.iter().enumerate() {
@@ -180,10 +181,8 @@ async fn a_server_that_takes_no_more_values_is_read_and_removed_from() {
 #[tokio::test]
 async fn a_password_is_sent_and_a_wrong_one_is_a_server_that_is_not_there() {
     let redis = TestRedis::start_with(&["--requirepass", "sesame"]);
-    let with = |password: &str| RedisOptions {
-        url: format!("{}?pass={password}", redis.url()),
-        ..options(&redis)
-    };
+    let with =
+        |password: &str| RedisOptions { url: format!("{}?pass={password}", redis.url()), ..options(&redis) };
     let wrong = RedisCache::open(with("poppy")).unwrap();
     let right = open(with("sesame")).await;
     right.put([1; 32], b"value".to_vec());
@@ -195,8 +194,8 @@ async fn a_password_is_sent_and_a_wrong_one_is_a_server_that_is_not_there() {
 #[tokio::test]
 async fn a_url_that_is_none_and_a_certificate_without_tls_are_refused() {
     assert!(RedisCache::open(RedisOptions::of("http://localhost")).is_err());
-    let certificate = Some(b"-----BEGIN CERTIFICATE-----".to_vec());
-    let options = RedisOptions { ca_certificate: certificate.clone(), ..RedisOptions::of("redis://localhost") };
+    let ca_certificate = Some(b"-----BEGIN CERTIFICATE-----".to_vec());
+    let options = RedisOptions { ca_certificate, ..RedisOptions::of("redis://localhost") };
     assert!(RedisCache::open(options).is_err());
 }
 

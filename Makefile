@@ -24,7 +24,7 @@ CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup backbones build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl test-export check bench simulations fmt clean-cache prerequisites postgres check-openapi check-sqlx check-tools ruff
+.PHONY: help setup backbones build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl test-export check bench simulations fmt clean-cache prerequisites postgres redis check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +36,16 @@ prerequisites:
 postgres:
 	@sh tools/need.sh initdb postgresql '/usr/lib/postgresql/*/bin'
 
+redis:
+	@sh tools/need.sh redis-server redis-server
+
 setup: prerequisites ## fill the cache: ONNX Runtime, the default backbone, Python packages
 	@$(PYTHON) tools/setup_cache.py
 
 backbones: setup ## build the other precisions of the default backbone, to compare (docs/performance.md)
 	@$(PYTHON) tools/setup_cache.py --backbones
 
-setup-test: setup postgres ## what `make test` needs beyond that: PostgreSQL, Chromium, Node.js, packages to count with
+setup-test: setup postgres redis ## what `make test` needs beyond that: PostgreSQL, Redis, Chromium, Node.js, packages to count with
 	@sh tools/need.sh $(CHROMIUM) chromium
 	@$(PYTHON) tools/setup_cache.py --tests
 

@@ -11,13 +11,14 @@ use ort::environment::Environment;
 use polyreward_domain::{Overflow, Prompt, TextForm};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::cache::{CacheStats, Encoded, Key, keys_of, reads_more_than};
+use crate::cache::{CacheStats, EmbeddingCache, Encoded, Key, keys_of, reads_more_than};
 use crate::error::{BackboneError, InputError};
 use crate::folder::{BackboneFolder, InputShape, Pooling};
 use crate::metrics;
 use crate::queue::{Answer, JobError, Ticket};
 use crate::runtime;
 use crate::session::{Embed, Encoder};
+use crate::shared_cache::SharedCache;
 use crate::tokenize::{EmbedInput, TextTokenizer, TokenizedText};
 use crate::worker::{Engine, Rebuild, Shared, Tokenize, Waiting};
 
@@ -94,7 +95,7 @@ pub struct Embedded {
     pub tokens: usize,
     /// Whether the text was cut to the window.
     pub truncated: bool,
-    /// Whether the embedding was there already.
+    /// Whether the embedding was there already, in memory or in the shared cache.
     pub cached: bool,
 }
 
@@ -124,6 +125,19 @@ impl Backbone {
     /// A file is missing or not the one described, the library cannot be used, or the model does not do what
     /// `backbone.json` says.
     pub fn open(dir: &Path, options: &BackboneOptions) -> Result<Self, BackboneError> {
+        Self::open_with(dir, options, None)
+    }
+
+    /// As [`open`](Self::open), with a second level of the cache that other processes share. [`embed`](Self::embed) asks it
+    /// for what is not in memory, and whatever is encoded goes there.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_with(
+        dir: &Path,
+        options: &BackboneOptions,
+        shared_cache: Option<Arc<dyn SharedCache>>,
+    ) -> Result<Self, BackboneError> {
         let folder = BackboneFolder::open(dir)?;
         let template = folder.read_template()?;
         let info = describe(&folder, template.as_deref());
@@ -137,7 +151,7 @@ impl Backbone {
                 Encoder::build(&environment, &folder.read_model()?, folder.config(), intra_threads)?;
             Ok(Box::new(encoder) as Box<dyn Embed>)
         });
-        Self::start(info, options, tokenize, embedders, &rebuild)
+        Self::start(info, options, tokenize, embedders, &rebuild, shared_cache)
     }
 
     fn start(
@@ -146,8 +160,10 @@ impl Backbone {
         tokenize: Tokenize,
         embedders: Vec<Box<dyn Embed>>,
         rebuild: &Rebuild,
+        shared_cache: Option<Arc<dyn SharedCache>>,
     ) -> Result<Self, BackboneError> {
-        let shared = Shared::new(options.max_queued_texts, options.max_batch_tokens, options.cache_bytes);
+        let cache = EmbeddingCache::new(options.cache_bytes, shared_cache);
+        let shared = Shared::new(options.max_queued_texts, options.max_batch_tokens, cache);
         let engine = Engine::start(shared, &tokenize, options.tokenizer_threads, embedders, rebuild)?;
         Ok(Self { inner: Arc::new(Inner { info, tokenize, engine }) })
     }
@@ -172,7 +188,9 @@ impl Backbone {
     ) -> Result<Vec<Result<Embedded, InputError>>, BackboneError> {
         let answer = async {
             let inputs = self.with_keys(inputs, overflow).await?;
-            let mut request = self.accept(inputs, overflow, deadline, Room::OrRefuse)?;
+            let (mut request, mut missing) = self.look_up(inputs, overflow);
+            self.look_up_shared(&mut request, &mut missing).await;
+            self.queue(&mut request, missing, deadline, Room::OrRefuse)?;
             request.collect().await?;
             Ok(request.into_results())
         };
@@ -200,7 +218,7 @@ impl Backbone {
     }
 
     /// As [`embed`](Self::embed), for any number of inputs and outside of async code: feeds the queue a part
-    /// at a time and waits while it is full. `progress` is told how many inputs are done.
+    /// at a time and waits while it is full. Does not ask the shared cache. `progress` is told how many inputs are done.
     ///
     /// # Errors
     /// The deadline passed, the model failed or the backbone has stopped.
@@ -226,10 +244,8 @@ impl Backbone {
         let mut running = None; // collected only once its successor is queued, so that workers never pause
         while inputs.peek().is_some() {
             let part: Vec<EmbedInput> = inputs.by_ref().take(window).collect();
-            let next = {
-                let part = Keyed::of(&self.inner.info, part, overflow);
-                self.accept(part, overflow, deadline, Room::Wait)?
-            };
+            let (mut next, missing) = self.look_up(Keyed::of(&self.inner.info, part, overflow), overflow);
+            self.queue(&mut next, missing, deadline, Room::Wait)?;
             if let Some(request) = running.replace(next) {
                 finish(request)?;
             }
@@ -257,12 +273,11 @@ impl Backbone {
         self.inner.engine.shared.cache.stats()
     }
 
-    /// Removes the embeddings of texts from the cache, as when whoever wrote them is erased. A text that is being encoded
-    /// meanwhile for somebody else comes back.
+    /// Removes the embeddings of texts from the cache, as when whoever wrote them is erased, and asks the shared one to. A
+    /// text that is being encoded meanwhile for somebody else comes back.
     pub fn forget(&self, inputs: &[EmbedInput]) {
-        for key in keys_of(&self.inner.info.hash, Overflow::Truncate, inputs) {
-            self.inner.engine.shared.cache.remove(&key);
-        }
+        let keys = keys_of(&self.inner.info.hash, Overflow::Truncate, inputs);
+        self.inner.engine.shared.cache.remove(keys);
     }
 
     /// Texts that wait or are worked on.
@@ -276,19 +291,18 @@ impl Backbone {
         self.inner.engine.shutdown();
     }
 
-    /// Looks inputs up in the cache and queues the others: all or none.
-    fn accept(
+    /// Queues what a request misses: all or none.
+    fn queue(
         &self,
-        inputs: Keyed,
-        overflow: Overflow,
+        request: &mut Request,
+        missing: Vec<Missing>,
         deadline: Option<Instant>,
         room: Room,
-    ) -> Result<Request, BackboneError> {
+    ) -> Result<(), BackboneError> {
         let shared = &self.inner.engine.shared;
         let accepted_at = Instant::now();
-        let (mut request, missing) = self.look_up(inputs, overflow);
         if missing.is_empty() {
-            return Ok(request);
+            return Ok(());
         }
         if !shared.is_ready() {
             return Err(BackboneError::Stopped);
@@ -311,6 +325,7 @@ impl Backbone {
                 shared.places.take(texts).ok_or_else(overloaded)?
             }
         };
+        let overflow = request.overflow;
         let (answers, receiver) = unbounded_channel();
         let waiting = missing.into_iter().zip(places).map(|(missing, place)| {
             let Missing { index, key, input } = missing;
@@ -320,7 +335,24 @@ impl Backbone {
         });
         shared.texts.push(waiting.collect::<Vec<_>>());
         (request.answers, request.outstanding) = (Some(receiver), texts);
-        Ok(request)
+        Ok(())
+    }
+
+    /// Looks up in the shared cache what is not in memory; what is there is missing no longer.
+    async fn look_up_shared(&self, request: &mut Request, missing: &mut Vec<Missing>) {
+        let cache = &self.inner.engine.shared.cache;
+        if missing.is_empty() || !cache.has_second() {
+            return;
+        }
+        let keys: Vec<Key> = missing.iter().map(|missing| missing.key).collect();
+        let mut found = cache.get_second(&keys, self.inner.info.dim).await.into_iter();
+        missing.retain(|missing| match found.next().flatten() {
+            Some(encoded) => {
+                request.results[missing.index] = Some(request.result(encoded, true));
+                false
+            }
+            None => true,
+        });
     }
 
     fn look_up(&self, keyed: Keyed, overflow: Overflow) -> (Request, Vec<Missing>) {

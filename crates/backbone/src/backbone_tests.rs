@@ -84,7 +84,12 @@ impl Embed for Fake {
     }
 }
 
-fn start_with(gate: &Arc<Gate>, options: &BackboneOptions, rebuild: &Rebuild) -> Backbone {
+fn start_with(
+    gate: &Arc<Gate>,
+    options: &BackboneOptions,
+    rebuild: &Rebuild,
+    shared_cache: Option<Arc<dyn SharedCache>>,
+) -> Backbone {
     let info = BackboneInfo {
         name: "letters".into(),
         hash: "0".repeat(64),
@@ -107,16 +112,17 @@ fn start_with(gate: &Arc<Gate>, options: &BackboneOptions, rebuild: &Rebuild) ->
     });
     let fake = || Box::new(Fake(Arc::clone(gate))) as Box<dyn Embed>;
     let embedders = (0..options.sessions).map(|_| fake()).collect();
-    Backbone::start(info, options, tokenize, embedders, rebuild).unwrap()
+    Backbone::start(info, options, tokenize, embedders, rebuild, shared_cache).unwrap()
 }
 
 fn start(gate: &Arc<Gate>, options: &BackboneOptions) -> Backbone {
-    let again = Arc::clone(gate);
-    start_with(
-        gate,
-        options,
-        &(Arc::new(move || Ok(Box::new(Fake(Arc::clone(&again))) as Box<dyn Embed>)) as Rebuild),
-    )
+    start_with(gate, options, &rebuild_of(gate), None)
+}
+
+/// Sessions of the same kind.
+fn rebuild_of(gate: &Arc<Gate>) -> Rebuild {
+    let gate = Arc::clone(gate);
+    Arc::new(move || Ok(Box::new(Fake(Arc::clone(&gate))) as Box<dyn Embed>))
 }
 
 fn options(sessions: usize, max_queued_texts: usize) -> BackboneOptions {
@@ -260,7 +266,7 @@ async fn a_worker_that_panics_answers_and_goes_on_with_a_new_session() {
 #[tokio::test]
 async fn a_backbone_without_workers_is_not_ready_and_leaves_nobody_waiting() {
     let rebuild: Rebuild = Arc::new(|| Err(BackboneError::Session("gone".into())));
-    let backbone = start_with(&Gate::opened(), &options(1, 100), &rebuild);
+    let backbone = start_with(&Gate::opened(), &options(1, 100), &rebuild, None);
     assert!(matches!(embed(&backbone, &["?"]).await, Err(BackboneError::Inference(_))));
     backbone.shutdown(); // joins the worker, which ended by itself
     assert!(!backbone.is_ready());
@@ -356,6 +362,85 @@ async fn a_request_that_the_queue_cannot_answer_in_time_is_refused_at_once() {
     gate.open();
     patient.await.unwrap();
     assert!(!gate.batches().concat().contains('b'));
+}
+
+/// What processes share, in one.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<HashMap<Key, Vec<u8>>>);
+
+#[async_trait::async_trait]
+impl SharedCache for Shelf {
+    async fn get(&self, keys: &[Key], _max_bytes: usize) -> Vec<Option<Vec<u8>>> {
+        let values = self.0.lock().unwrap();
+        keys.iter().map(|key| values.get(key).cloned()).collect()
+    }
+
+    fn put(&self, key: Key, value: Vec<u8>) {
+        self.0.lock().unwrap().insert(key, value);
+    }
+
+    fn remove(&self, keys: Vec<Key>) {
+        let mut values = self.0.lock().unwrap();
+        for key in keys {
+            values.remove(&key);
+        }
+    }
+}
+
+fn start_sharing(gate: &Arc<Gate>, shelf: &Arc<Shelf>) -> Backbone {
+    let shared: Arc<dyn SharedCache> = Arc::<Shelf>::clone(shelf);
+    start_with(gate, &options(1, 100), &rebuild_of(gate), Some(shared))
+}
+
+#[tokio::test]
+async fn what_one_backbone_has_encoded_another_finds_in_the_shared_cache() {
+    let (shelf, gate) = (Arc::new(Shelf::default()), Gate::opened());
+    let long = "x".repeat(WINDOW + 1);
+    let first = embed(&start_sharing(&Gate::opened(), &shelf), &["ab", &long]).await.unwrap();
+    let second = start_sharing(&gate, &shelf);
+    let found = embed(&second, &["ab", "c", &long, "ab"]).await.unwrap();
+    assert_eq!(gate.batches(), ["c"]);
+    let encoded = |at: usize| {
+        let Embedded { embedding, tokens, truncated, cached } = found[at].clone().unwrap();
+        (cached, Embedded { embedding, tokens, truncated, cached: false })
+    };
+    assert_eq!(encoded(0), (true, first[0].clone().unwrap()));
+    assert_eq!(encoded(2), (true, first[1].clone().unwrap()));
+    assert!(!encoded(1).0 && encoded(3).0);
+    // It is in memory now; and whoever does not let a text be cut is refused, whoever let it be cut before.
+    shelf.0.lock().unwrap().clear();
+    let refused = second.embed(texts(&["ab", &long]), Overflow::Error, None).await.unwrap();
+    assert!(refused[0].as_ref().unwrap().cached);
+    assert_eq!(refused[1], Err(InputError::TooLong { tokens: WINDOW + 1, max_tokens: WINDOW }));
+}
+
+#[tokio::test]
+async fn a_value_that_is_no_embedding_of_its_text_is_encoded_again_and_replaced() {
+    let (shelf, gate) = (Arc::new(Shelf::default()), Gate::opened());
+    let first = embed(&start_sharing(&gate, &shelf), &["a", "b"]).await.unwrap();
+    let right = shelf.0.lock().unwrap().clone();
+    // Each under the key of the other.
+    let (keys, mut values): (Vec<Key>, Vec<Vec<u8>>) = right.clone().into_iter().unzip();
+    values.reverse();
+    *shelf.0.lock().unwrap() = keys.into_iter().zip(values).collect();
+    let again = embed(&start_sharing(&gate, &shelf), &["a", "b"]).await.unwrap();
+    let numbers = |results: &[Result<Embedded, InputError>]| -> Vec<Arc<[f32]>> {
+        results.iter().map(|result| Arc::clone(&result.as_ref().unwrap().embedding)).collect()
+    };
+    assert_eq!(numbers(&again), numbers(&first));
+    assert_eq!(gate.batches().concat().len(), 4);
+    assert_eq!(*shelf.0.lock().unwrap(), right);
+}
+
+#[tokio::test]
+async fn what_is_forgotten_leaves_both_levels() {
+    let (shelf, gate) = (Arc::new(Shelf::default()), Gate::opened());
+    let backbone = start_sharing(&gate, &shelf);
+    embed(&backbone, &["a", "b"]).await.unwrap();
+    backbone.forget(&texts(&["a"]));
+    assert_eq!(shelf.0.lock().unwrap().len(), 1);
+    let again = embed(&backbone, &["a", "b"]).await.unwrap();
+    assert!(!again[0].as_ref().unwrap().cached && again[1].as_ref().unwrap().cached);
 }
 
 /// Remembers one counter.

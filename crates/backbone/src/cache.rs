@@ -1,4 +1,4 @@
-//! Embeddings that were computed before, bounded by their bytes.
+//! Embeddings that were computed before: in memory, bounded by their bytes, and where processes share them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use polyreward_domain::{Overflow, Prompt, TextForm};
 use sha2::{Digest, Sha256};
 
 use crate::metrics;
+use crate::shared_cache::{SharedCache, decode, encode, encoded_bytes};
 use crate::tokenize::EmbedInput;
 
 /// Key, bookkeeping and allocation of an entry, beside its floats.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;
 
 /// Names a text under a backbone: what [`Keys`] hashes, so neither memory nor a log ever holds the text itself.
-pub(crate) type Key = [u8; 32];
+pub type Key = [u8; 32];
 
 /// What is known of a text once it was encoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,9 +36,9 @@ pub struct CacheStats {
     pub bytes: u64,
     /// Bytes that may be held.
     pub max_bytes: u64,
-    /// Texts answered from the cache since the backbone was opened.
+    /// Texts answered from memory since the backbone was opened.
     pub hits: u64,
-    /// Texts that had to be encoded since the backbone was opened.
+    /// Texts that were not in memory since the backbone was opened.
     pub misses: u64,
 }
 
@@ -47,29 +48,67 @@ pub(crate) struct EmbeddingCache {
     max_bytes: u64,
     hits: AtomicU64,
     misses: AtomicU64,
+    second: Option<Arc<dyn SharedCache>>,
 }
 
 impl EmbeddingCache {
-    pub fn new(max_bytes: u64) -> Self {
+    pub fn new(max_bytes: u64, second: Option<Arc<dyn SharedCache>>) -> Self {
         let weigh = |_: &Key, encoded: &Encoded| {
             let bytes = 4 * encoded.embedding.len() as u64 + ENTRY_OVERHEAD_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let entries = Cache::builder().max_capacity(max_bytes).weigher(weigh).build();
-        Self { entries, max_bytes, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { entries, max_bytes, hits: AtomicU64::new(0), misses: AtomicU64::new(0), second }
     }
 
-    /// Looks one text up, without counting.
+    /// Looks one text up in memory, without counting.
     pub fn get(&self, key: &Key) -> Option<Encoded> {
         self.entries.get(key)
     }
 
+    /// Takes over what was just encoded, on both levels.
     pub fn insert(&self, key: Key, encoded: Encoded) {
+        if let Some(second) = &self.second {
+            second.put(key, encode(&key, &encoded));
+        }
         self.entries.insert(key, encoded);
     }
 
-    pub fn remove(&self, key: &Key) {
-        self.entries.invalidate(key);
+    /// Removes texts from both levels.
+    pub fn remove(&self, keys: Vec<Key>) {
+        for key in &keys {
+            self.entries.invalidate(key);
+        }
+        if let Some(second) = &self.second {
+            second.remove(keys);
+        }
+    }
+
+    /// Whether processes share a second level.
+    pub fn has_second(&self) -> bool {
+        self.second.is_some()
+    }
+
+    /// Looks texts up on the second level, and takes what is there into memory. `dim` is the length of an embedding; a value
+    /// that is none of its text's is passed over.
+    pub async fn get_second(&self, keys: &[Key], dim: usize) -> Vec<Option<Encoded>> {
+        let Some(second) = &self.second else { return vec![None; keys.len()] };
+        let (mut hits, mut invalid) = (0, 0);
+        let mut found = vec![None; keys.len()];
+        let values = second.get(keys, encoded_bytes(dim)).await;
+        for ((key, value), slot) in keys.iter().zip(values).zip(&mut found) {
+            let Some(value) = value else { continue };
+            match decode(key, &value, dim) {
+                Some(encoded) => {
+                    hits += 1;
+                    self.entries.insert(*key, encoded.clone());
+                    *slot = Some(encoded);
+                }
+                None => invalid += 1,
+            }
+        }
+        metrics::shared_cache_lookups(hits, keys.len() as u64 - hits, invalid);
+        found
     }
 
     pub fn count_lookups(&self, hits: u64, misses: u64) {
@@ -305,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_cache_stays_within_its_bytes() {
-        let cache = EmbeddingCache::new(10_000);
+        let cache = EmbeddingCache::new(10_000, None);
         let encoded =
             Encoded { embedding: vec![0.0; 100].into(), tokens: 1, full_tokens: 1, truncated: false };
         for number in 0..100_u8 {
@@ -313,6 +352,6 @@ mod tests {
         }
         let stats = cache.stats();
         assert!(stats.bytes <= 10_000 && stats.entries > 0, "{stats:?}");
-        assert_eq!(EmbeddingCache::new(0).get(&[0; 32]), None);
+        assert_eq!(EmbeddingCache::new(0, None).get(&[0; 32]), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Text to embedding: chat template, tokenizer, queue, batcher, ONNX Runtime session.
 //!
 //! A [`Backbone`] is a folder ([`BackboneFolder`]) with a frozen encoder. [`Backbone::embed`] takes prompts and
-//! responses and gives one vector each. On the way a text is looked up in a cache of embeddings; if it is new
-//! it takes a place in a bounded queue or is refused at once; a tokenizer thread makes tokens of it and cuts
+//! responses and gives one vector each. On the way a text is looked up in a cache of embeddings, in memory and then,
+//! where there is one, in a [`SharedCache`]; if it is new it takes a place in a bounded queue or is refused at once; a tokenizer thread makes tokens of it and cuts
 //! it to the window; the next free worker takes it along in a batch of texts of about its length. Nothing
 //! waits for a timer. A text whose caller has left, or whose deadline has passed, is dropped before it runs.
 //!
@@ -35,14 +35,16 @@ pub mod metrics;
 mod queue;
 mod runtime;
 mod session;
+mod shared_cache;
 mod template;
 mod tokenize;
 mod worker;
 
 pub use backbone::{Backbone, BackboneInfo, BackboneOptions, Embedded};
-pub use cache::CacheStats;
+pub use cache::{CacheStats, Key as CacheKey};
 pub use error::{BackboneError, InputError};
 pub use folder::{BackboneConfig, BackboneFolder, InputShape, PaddingSide, Pooling};
 pub use runtime::{environment, library_version};
 pub use session::session_builder;
+pub use shared_cache::SharedCache;
 pub use tokenize::{EmbedInput, TokenizedText};

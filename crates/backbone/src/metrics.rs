@@ -14,10 +14,16 @@ const BATCH_PADDED_TOKENS: &str = "polyreward_embedding_batch_padded_tokens";
 const PADDING_RATIO: &str = "polyreward_embedding_padding_ratio";
 /// One run of the model.
 const BATCH_SECONDS: &str = "polyreward_embedding_batch_seconds";
-/// Texts answered from the cache.
+/// Texts answered from memory.
 const CACHE_HITS: &str = "polyreward_embedding_cache_hits_total";
-/// Texts that had to be encoded.
+/// Texts that were not in memory.
 const CACHE_MISSES: &str = "polyreward_embedding_cache_misses_total";
+/// Texts answered from the cache that processes share.
+const SHARED_CACHE_HITS: &str = "polyreward_shared_cache_hits_total";
+/// Texts that were neither in memory nor there.
+const SHARED_CACHE_MISSES: &str = "polyreward_shared_cache_misses_total";
+/// Values found there that are no embedding of their text; they count as misses, too.
+const SHARED_CACHE_INVALID: &str = "polyreward_shared_cache_invalid_total";
 /// Texts cut to the window, each time one is answered, from the cache too.
 const TRUNCATED: &str = "polyreward_embedding_truncated_total";
 /// Texts dropped before inference, by `reason`.
@@ -32,8 +38,14 @@ pub fn describe() {
     describe_histogram!(BATCH_PADDED_TOKENS, "Tokens in one run of the model, padding included");
     describe_histogram!(PADDING_RATIO, "Share of a run's tokens that are padding");
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time of one run of the model");
-    describe_counter!(CACHE_HITS, "Texts answered from the cache");
-    describe_counter!(CACHE_MISSES, "Texts that had to be encoded");
+    describe_counter!(CACHE_HITS, "Texts answered from memory");
+    describe_counter!(CACHE_MISSES, "Texts that were not in memory");
+    describe_counter!(SHARED_CACHE_HITS, "Texts answered from the cache that processes share");
+    describe_counter!(
+        SHARED_CACHE_MISSES,
+        "Texts that were neither in memory nor in the cache that processes share"
+    );
+    describe_counter!(SHARED_CACHE_INVALID, "Values of the shared cache that are no embedding of their text");
     describe_counter!(TRUNCATED, "Answers for texts that were cut to the window");
     describe_counter!(DROPPED, "Texts dropped before they ran, by reason");
     describe_histogram!(TOKENIZE_SECONDS, Unit::Seconds, "Time of one text through template and tokenizer");
@@ -70,6 +82,12 @@ pub(crate) fn ran_batch(texts: usize, tokens: usize, padded_tokens: usize, took:
 pub(crate) fn cache_lookups(hits: u64, misses: u64) {
     counter!(CACHE_HITS).increment(hits);
     counter!(CACHE_MISSES).increment(misses);
+}
+
+pub(crate) fn shared_cache_lookups(hits: u64, misses: u64, invalid: u64) {
+    counter!(SHARED_CACHE_HITS).increment(hits);
+    counter!(SHARED_CACHE_MISSES).increment(misses);
+    counter!(SHARED_CACHE_INVALID).increment(invalid);
 }
 
 pub(crate) fn truncated() {

@@ -52,9 +52,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub fn new(max_queued_texts: usize, max_batch_tokens: usize, cache_bytes: u64) -> Arc<Self> {
+    pub fn new(max_queued_texts: usize, max_batch_tokens: usize, cache: EmbeddingCache) -> Arc<Self> {
         Arc::new(Self {
-            cache: EmbeddingCache::new(cache_bytes),
+            cache,
             places: Places::new(max_queued_texts),
             texts: WorkQueue::new(),
             jobs: WorkQueue::new(),

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use figment::{
     Figment,
     error::Kind,
     providers::{Env, Format, Serialized, Toml},
 };
 use polyreward_backbone::BackboneOptions;
+use polyreward_cache_redis::RedisOptions;
 use polyreward_service::{LearnLimits, MeasureOptions, PeopleOptions};
 use polyreward_training::TrainConfig;
 use serde::{Deserialize, Serialize};
@@ -51,7 +53,9 @@ impl Config {
     /// A value that TOML cannot hold.
     pub fn to_redacted_toml(&self) -> Result<String, toml::ser::Error> {
         let mut shown = self.clone();
-        shown.database.url = DatabaseUrl(self.database.url.redacted());
+        shown.database.url = SecretUrl(self.database.url.redacted());
+        let shared = &mut shown.backbone.shared_cache.url;
+        *shared = shared.as_ref().map(|url| SecretUrl(url.redacted()));
         toml::to_string_pretty(&shown)
     }
 }
@@ -116,6 +120,8 @@ pub struct Backbone {
     pub max_queued_texts: usize,
     /// Bytes of embeddings kept in memory at most.
     pub cache_bytes: u64,
+    /// A cache of embeddings that several servers share.
+    pub shared_cache: SharedCache,
 }
 
 /// Where `make setup` puts what it fetches and builds.
@@ -135,6 +141,7 @@ impl Default for Backbone {
             max_batch_tokens: options.max_batch_tokens,
             max_queued_texts: options.max_queued_texts,
             cache_bytes: options.cache_bytes,
+            shared_cache: SharedCache::default(),
         }
     }
 }
@@ -158,6 +165,57 @@ impl Backbone {
             cache_bytes: self.cache_bytes,
             library: self.library.clone().or_else(found),
         }
+    }
+}
+
+/// A cache of embeddings in Redis or Valkey that several servers share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SharedCache {
+    /// `redis://user:password@host:port/number`, `rediss://` for TLS, `redis+unix:///path`; there is none unless it is set. Who
+    /// can read there can work out texts from embeddings, and who can write there sets rewards: guard it as the database.
+    pub url: Option<SecretUrl>,
+    /// A file of certificates in PEM to trust with `rediss://`; by default those that the system trusts.
+    pub ca_certificate: Option<PathBuf>,
+    /// Milliseconds that a request loses at most by asking it; one that does not answer in time is left alone for a while.
+    pub timeout_ms: u64,
+    /// Seconds that an embedding is kept there; also the longest that one of an erased person can stay, where the cache could
+    /// not be reached then.
+    pub keep_seconds: u64,
+    /// Bytes that wait to be written there at most; more are dropped.
+    pub max_waiting_bytes: usize,
+}
+
+impl Default for SharedCache {
+    fn default() -> Self {
+        let RedisOptions { read_timeout, keep, max_waiting_bytes, .. } = RedisOptions::of("");
+        Self {
+            url: None,
+            ca_certificate: None,
+            timeout_ms: u64::try_from(read_timeout.as_millis()).unwrap_or(u64::MAX),
+            keep_seconds: keep.as_secs(),
+            max_waiting_bytes,
+        }
+    }
+}
+
+impl SharedCache {
+    /// How the server is used, if there is one.
+    pub fn options(&self) -> anyhow::Result<Option<RedisOptions>> {
+        let Some(url) = &self.url else { return Ok(None) };
+        let ca_certificate = match &self.ca_certificate {
+            Some(path) => Some(std::fs::read(path).with_context(|| {
+                format!("backbone.shared_cache.ca_certificate: cannot read {}", path.display())
+            })?),
+            None => None,
+        };
+        Ok(Some(RedisOptions {
+            ca_certificate,
+            read_timeout: Duration::from_millis(self.timeout_ms),
+            keep: Duration::from_secs(self.keep_seconds),
+            max_waiting_bytes: self.max_waiting_bytes,
+            ..RedisOptions::of(url.expose())
+        }))
     }
 }
 
@@ -204,7 +262,7 @@ impl Users {
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
     /// `sqlite:` and the path of a file, for one process; `postgres://user:password@host/name` for any number of them.
-    pub url: DatabaseUrl,
+    pub url: SecretUrl,
     /// Connections to PostgreSQL at most.
     pub max_connections: u32,
     /// Milliseconds that a request waits for a connection.
@@ -218,7 +276,7 @@ pub struct Database {
 impl Default for Database {
     fn default() -> Self {
         Self {
-            url: DatabaseUrl("sqlite:polyreward.db".into()),
+            url: SecretUrl("sqlite:polyreward.db".into()),
             max_connections: 16,
             acquire_timeout_ms: 5000,
             statement_timeout_ms: 15_000,
@@ -276,12 +334,12 @@ impl Accuracy {
     }
 }
 
-/// A URL with a password in it; only [`DatabaseUrl::expose`] tells.
+/// A URL with a password in it; only [`SecretUrl::expose`] tells.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct DatabaseUrl(String);
+pub struct SecretUrl(String);
 
-impl DatabaseUrl {
+impl SecretUrl {
     /// The URL with its password.
     pub fn expose(&self) -> &str {
         &self.0
@@ -304,7 +362,7 @@ impl DatabaseUrl {
     }
 }
 
-impl fmt::Debug for DatabaseUrl {
+impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.redacted())
     }
@@ -331,7 +389,7 @@ impl Overrides {
     /// The same with `--database-url`.
     #[must_use]
     pub fn with_database(mut self, url: Option<String>) -> Self {
-        self.database.url = url.map(DatabaseUrl);
+        self.database.url = url.map(SecretUrl);
         self
     }
 }
@@ -341,7 +399,7 @@ impl Overrides {
 pub struct DatabaseOverride {
     /// `--database-url`
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<DatabaseUrl>,
+    pub url: Option<SecretUrl>,
 }
 
 /// `server.*` on the command line.
@@ -423,6 +481,7 @@ fn check_environment() -> Result<(), UsageError> {
 const MAX_FORMS_OF_A_HEAD: usize = 2;
 
 fn check(config: &Config) -> Result<(), UsageError> {
+    let shared_cache = &config.backbone.shared_cache;
     let positive = [
         ("server.max_body_bytes", config.server.max_body_bytes),
         ("server.max_batch", config.server.max_batch),
@@ -438,6 +497,11 @@ fn check(config: &Config) -> Result<(), UsageError> {
         ("backbone.tokenizer_threads", config.backbone.tokenizer_threads),
         ("backbone.max_batch_tokens", config.backbone.max_batch_tokens),
         ("backbone.max_queued_texts", config.backbone.max_queued_texts),
+        ("backbone.shared_cache.timeout_ms", usize::try_from(shared_cache.timeout_ms).unwrap_or(usize::MAX)),
+        (
+            "backbone.shared_cache.keep_seconds",
+            usize::try_from(shared_cache.keep_seconds).unwrap_or(usize::MAX),
+        ),
     ];
     if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
         return Err(UsageError(format!("configuration: {key} is at least 1")));
@@ -552,17 +616,19 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let shown = |url: &str| DatabaseUrl(url.into()).redacted();
+        let shown = |url: &str| SecretUrl(url.into()).redacted();
         assert_eq!(shown("postgres://ada:s@cret@host:5432/db"), "postgres://ada:***@host:5432/db");
         assert_eq!(shown("postgres://host/db?password=secret"), "postgres://host/db?***");
         assert_eq!(shown("sqlite:people.db"), "sqlite:people.db");
-        let text = "[database]\nurl = \"postgres://ada:secret@host/db\"\n";
+        let text = "[database]\nurl = \"postgres://ada:secret@host/db\"\n\
+                    [backbone.shared_cache]\nurl = \"rediss://:secret@host:6380/1\"\n";
         let config = load_text(text, &Overrides::default()).unwrap();
         assert_eq!(config.database.url.expose(), "postgres://ada:secret@host/db");
-        assert!(
-            !config.to_redacted_toml().unwrap().contains("secret")
-                && !format!("{config:?}").contains("secret")
-        );
+        let options = config.backbone.shared_cache.options().unwrap().unwrap();
+        assert_eq!(options.url, "rediss://:secret@host:6380/1");
+        let shown = config.to_redacted_toml().unwrap();
+        assert!(!shown.contains("secret") && !format!("{config:?}").contains("secret"));
+        assert!(shown.contains("rediss://:***@host:6380/1"), "{shown}");
     }
 
     #[test]

@@ -650,7 +650,7 @@ impl Seated {
             let unusable = unusable.into_iter().take(1).map(|why| (Asked::Audience, why));
             return Err(ScoreError::UnusableExamples(unusable.collect()));
         }
-        let seen = Seen::Audience { users, left_out: unusable.len(), groups: Vec::new() };
+        let seen = Seen::Audience { users, left_out: unusable.len(), groups: Vec::new(), worst_off: None };
         Ok(Self { panel: Panel::audience(rows, others), seen, state_version: version })
     }
 }

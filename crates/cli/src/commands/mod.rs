@@ -13,14 +13,24 @@ pub mod rebuild;
 pub mod serve;
 pub mod train;
 
+use std::sync::Arc;
+
 use anyhow::Context;
-use polyreward_backbone::Backbone;
+use polyreward_backbone::{Backbone, SharedCache};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 
 /// Opens the configured backbone; says how to get the default one.
 fn open_backbone(config: &Config) -> anyhow::Result<Backbone> {
+    open_backbone_with(config, None)
+}
+
+/// The same, with a cache that several servers share.
+fn open_backbone_with(
+    config: &Config,
+    shared_cache: Option<Arc<dyn SharedCache>>,
+) -> anyhow::Result<Backbone> {
     let path = &config.backbone.path;
     if !path.is_dir() {
         anyhow::bail!(
@@ -28,7 +38,7 @@ fn open_backbone(config: &Config) -> anyhow::Result<Backbone> {
             path.display()
         );
     }
-    Backbone::open(path, &config.backbone.options())
+    Backbone::open_with(path, &config.backbone.options(), shared_cache)
         .with_context(|| format!("the backbone {}", path.display()))
 }
 

@@ -9,16 +9,21 @@ use std::{
 };
 
 use anyhow::Context;
+use polyreward_backbone::SharedCache;
+use polyreward_cache_redis::RedisCache;
 use polyreward_http::{AppState, Drained, Limits, Parts, PrometheusHandle, ServeOptions, install_metrics};
 use polyreward_service::{Access, AccessOptions, ModelRegistry, People, SystemClock};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::{open_backbone, stop_signal},
+    commands::{open_backbone_with, stop_signal},
     config::{self, Config, Overrides, PathOverride, ServerOverrides, UsageError},
     database::{self, Open},
 };
+
+/// How long the end of the process may wait for a shared cache that does not answer.
+const CLOSE_SHARED_CACHE: Duration = Duration::from_secs(2);
 
 /// Answer HTTP requests for rewards
 #[derive(Debug, clap::Args)]
@@ -66,6 +71,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let address = listen_address(&config)?;
     start_logging()?;
     let metrics = install_metrics()?;
+    polyreward_cache_redis::metrics::describe();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let remaining = runtime.block_on(serve(&config, address, metrics))?;
     // Work on blocking threads cannot be cut off; the process does not wait for it beyond the drain.
@@ -82,7 +88,9 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     let storage = open.storage();
     let access = Access::new(Arc::clone(&storage), AccessOptions::default());
     check_is_guarded(config, address, access.is_open().await?)?;
-    let backbone = open_backbone(config)?;
+    let shared_cache = open_shared_cache(config)?.map(Arc::new);
+    let second = shared_cache.clone().map(|cache| cache as Arc<dyn SharedCache>);
+    let backbone = open_backbone_with(config, second)?;
     let people = Arc::new(People::new(Arc::clone(&storage), backbone.clone(), config.users.options()));
     let following = Arc::clone(&people);
     tokio::spawn(async move { following.follow_erasures().await });
@@ -126,16 +134,26 @@ async fn serve(config: &Config, address: SocketAddr, metrics: PrometheusHandle) 
     };
     let drained = polyreward_http::serve(listener, state, options, stop).await;
     backbone.shutdown();
+    let rest = || drain.saturating_sub(stopped_at.get().map_or(drain, Instant::elapsed));
+    if let Some(cache) = shared_cache {
+        cache.close(rest().min(CLOSE_SHARED_CACHE)).await;
+    }
     // What is under way in the database has the rest of the drain to end.
-    let rest = drain.saturating_sub(stopped_at.get().map_or(drain, Instant::elapsed));
-    if tokio::time::timeout(rest, open.close()).await.is_err() {
+    if tokio::time::timeout(rest(), open.close()).await.is_err() {
         tracing::warn!("connections to the database were cut off at the end of the drain");
     }
     if let Drained::CutOff { connections } = drained {
         // Their time was up; that is an ordinary end of a server.
         tracing::warn!(connections, "{connections} connections were cut off at the end of the drain");
     }
-    Ok(drain.saturating_sub(stopped_at.get().map_or(drain, Instant::elapsed)))
+    Ok(rest())
+}
+
+/// The configured shared cache, if there is one; it need not answer.
+fn open_shared_cache(config: &Config) -> anyhow::Result<Option<RedisCache>> {
+    let Some(options) = config.backbone.shared_cache.options()? else { return Ok(None) };
+    let opened = RedisCache::open(options);
+    Ok(Some(opened.map_err(|error| UsageError(format!("backbone.shared_cache.url: {error}")))?))
 }
 
 /// Refuses to listen where everybody on a network could ask without a key.

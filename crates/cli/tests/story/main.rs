@@ -12,4 +12,5 @@ mod people;
 mod proxy;
 mod replicas;
 mod serving;
+mod shared_cache;
 mod support;

@@ -152,10 +152,10 @@ fn the_papers_own_forms_are_trained_where_they_are_asked_for() {
 
 /// The same people's comparisons as their tastes have it over the texts of the data.
 fn relabelled(mut data: TrainingData) -> TrainingData {
-    let rows = data.items.response.as_ref().unwrap().rows.clone();
+    let response = data.items.response.as_ref().unwrap().clone();
     for (person, of_person) in data.people.iter_mut().enumerate() {
         for row in &mut of_person.comparisons {
-            let taste = |item: usize| rows[[item, 0]] + rows[[item, 1]];
+            let taste = |item: usize| response.of(item)[0] + response.of(item)[1];
             if (taste(row.chosen) > taste(row.rejected)) != (person % 2 == 0) {
                 (row.chosen, row.rejected) = (row.rejected, row.chosen);
             }

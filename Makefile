@@ -134,7 +134,8 @@ check-tools: ruff
 
 bench: train-sample postgres ## measure against the budgets
 	$(PYTHON) tools/with_postgres.py -- \
-	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench fanout --bench store --bench accuracy
+	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench fanout --bench store --bench accuracy \
+	    --bench training
 
 simulations: prerequisites ## how often the intervals of accuracy hold the truth (minutes)
 	cargo test --release --locked --package polyreward-heads simulation -- --ignored --nocapture --test-threads 1

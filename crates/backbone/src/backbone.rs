@@ -24,7 +24,7 @@ use crate::worker::{Engine, Rebuild, Shared, Tokenize, Waiting};
 
 /// Most sessions that are started by default; each holds the weights.
 const MAX_DEFAULT_SESSIONS: usize = 8;
-/// Texts that [`Backbone::embed_blocking`] queues at once.
+/// Texts that [`Backbone::embed_each`] queues at once.
 const BLOCKING_WINDOW: usize = 1024;
 /// Bytes of texts that are hashed on an async thread: a fraction of a millisecond. More go to a blocking one.
 const HASHED_INLINE_BYTES: usize = 128 << 10;
@@ -232,26 +232,51 @@ impl Backbone {
         deadline: Option<Instant>,
         mut progress: impl FnMut(usize),
     ) -> Result<Vec<Result<Embedded, InputError>>, BackboneError> {
-        let window = BLOCKING_WINDOW.min(self.inner.engine.shared.places.max() / 2).max(1);
         let mut results = Vec::with_capacity(inputs.len());
-        let mut finish = |mut request: Request| {
-            request.collect_blocking()?;
-            results.extend(request.into_results());
+        let inputs = inputs.into_iter().map(|input| Ok(((), input)));
+        self.embed_each(inputs, overflow, deadline, |(), result| {
+            results.push(result);
             progress(results.len());
-            Ok(())
+            Ok::<_, BackboneError>(())
+        })?;
+        Ok(results)
+    }
+
+    /// As [`embed_blocking`](Self::embed_blocking), of inputs that are read when there is room for them, each with something
+    /// to know it by: `each` gets the results, in the order of the inputs. No more than two parts of 1024 inputs are held, and
+    /// one of them is encoded while the next is read and while `each` works on the one before.
+    ///
+    /// # Errors
+    /// As [`embed_blocking`](Self::embed_blocking); the first error of `inputs` or `each`, after which nothing is read.
+    ///
+    /// # Panics
+    /// If called from async code.
+    pub fn embed_each<T, E: From<BackboneError>>(
+        &self,
+        mut inputs: impl Iterator<Item = Result<(T, EmbedInput), E>>,
+        overflow: Overflow,
+        deadline: Option<Instant>,
+        mut each: impl FnMut(T, Result<Embedded, InputError>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let window = BLOCKING_WINDOW.min(self.inner.engine.shared.places.max() / 2).max(1);
+        let mut finish = |(tags, mut request): (Vec<T>, Request)| {
+            request.collect_blocking()?;
+            tags.into_iter().zip(request.into_results()).try_for_each(|(tag, result)| each(tag, result))
         };
-        let mut inputs = inputs.into_iter().peekable();
         let mut running = None; // collected only once its successor is queued, so that workers never pause
-        while inputs.peek().is_some() {
-            let part: Vec<EmbedInput> = inputs.by_ref().take(window).collect();
-            let (mut next, missing) = self.look_up(Keyed::of(&self.inner.info, part, overflow), overflow);
+        loop {
+            let part: Vec<(T, EmbedInput)> = inputs.by_ref().take(window).collect::<Result<_, E>>()?;
+            if part.is_empty() {
+                return running.map_or(Ok(()), finish);
+            }
+            let (tags, part): (Vec<T>, Vec<EmbedInput>) = part.into_iter().unzip();
+            let part = Keyed::of(&self.inner.info, part, overflow);
+            let (mut next, missing) = self.look_up(part, overflow);
             self.queue(&mut next, missing, deadline, Room::Wait)?;
-            if let Some(request) = running.replace(next) {
-                finish(request)?;
+            if let Some(previous) = running.replace((tags, next)) {
+                finish(previous)?;
             }
         }
-        running.map_or(Ok(()), finish)?;
-        Ok(results)
     }
 
     /// The inputs as the model would read them, on the calling thread, past queue and cache.

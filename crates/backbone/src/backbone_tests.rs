@@ -324,6 +324,50 @@ fn any_number_of_texts_goes_through_a_small_queue() {
 }
 
 #[test]
+fn a_stream_of_texts_is_read_no_further_ahead_than_two_parts() {
+    use std::cell::Cell;
+
+    let backbone = start(&Gate::opened(), &options(2, 8));
+    let (read, done) = (Cell::new(0_usize), Cell::new(0_usize));
+    let furthest = Cell::new(0);
+    let inputs = (0..1000).map(|number| {
+        read.set(read.get() + 1);
+        furthest.set(furthest.get().max(read.get() - done.get()));
+        Ok((number, texts(&[&format!("{number:x}")]).remove(0)))
+    });
+    let answered = backbone.embed_each(inputs, Overflow::Truncate, None, |number, result| {
+        assert_eq!(number, done.get(), "the results keep no order");
+        let sum: u32 = format!("{number:x}").bytes().map(u32::from).sum();
+        assert_eq!(result.unwrap().embedding[0], sum as f32);
+        done.set(done.get() + 1);
+        Ok::<_, BackboneError>(())
+    });
+    answered.unwrap();
+    // The queue has room for eight: parts of four, one of which runs while the next is read.
+    assert_eq!((done.get(), furthest.get()), (1000, 8));
+    assert_eq!(backbone.queued_texts(), 0);
+}
+
+#[test]
+fn a_stream_ends_at_the_first_error_of_either_side() {
+    let backbone = start(&Gate::opened(), &options(1, 8));
+    let input = |number: usize| ((), texts(&[&format!("{number:x}")]).remove(0));
+    let bad =
+        (0..100).map(|number| if number == 50 { Err(BackboneError::Stopped) } else { Ok(input(number)) });
+    let mut done = 0;
+    let ended = backbone.embed_each(bad, Overflow::Truncate, None, |(), _| {
+        done += 1;
+        Ok(())
+    });
+    assert!(matches!(ended, Err(BackboneError::Stopped)));
+    assert!((1..50).contains(&done), "{done}");
+    let good = (0..100).map(|number| Ok(input(number)));
+    let ended =
+        backbone.embed_each(good, Overflow::Truncate, None, |(), _| Err(BackboneError::DeadlineExceeded));
+    assert!(matches!(ended, Err(BackboneError::DeadlineExceeded)));
+}
+
+#[test]
 fn long_texts_are_hashed_off_the_async_threads() {
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
     runtime.unwrap().block_on(async {

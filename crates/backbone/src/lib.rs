@@ -29,6 +29,7 @@
 mod backbone;
 pub mod batch;
 mod cache;
+mod embedding_file;
 mod error;
 mod folder;
 pub mod metrics;
@@ -42,6 +43,7 @@ mod worker;
 
 pub use backbone::{Backbone, BackboneInfo, BackboneOptions, Embedded};
 pub use cache::{CacheStats, Key as CacheKey};
+pub use embedding_file::{EmbeddingFile, EmbeddingFileError, EmbeddingIndex, MappedEmbeddings};
 pub use error::{BackboneError, InputError};
 pub use folder::{BackboneConfig, BackboneFolder, InputShape, PaddingSide, Pooling};
 pub use runtime::{environment, library_version};

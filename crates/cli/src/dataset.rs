@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use polyreward_datasets::open_jsonl;
+use polyreward_datasets::{JsonlReader, open_jsonl};
 use polyreward_domain::ComparisonRecord;
 use sha2::{Digest, Sha256};
 
@@ -21,25 +21,53 @@ pub struct Dataset {
 
 /// Reads every record; the first bad line ends the run.
 pub fn read(files: &[PathBuf]) -> anyhow::Result<Dataset> {
-    let mut hasher = Sha256::new();
-    let mut records = Vec::new();
-    for file in files {
-        hash_file(file, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
-        let mut reader = open_jsonl(file)?;
-        for record in reader.by_ref() {
-            records.push(record?);
-        }
-        if !reader.unknown_fields().is_empty() {
-            let names: Vec<_> = reader.unknown_fields().iter().map(String::as_str).collect();
-            eprintln!("{}: fields that are not read: {}", file.display(), names.join(", "));
-        }
-    }
+    let sha256 = sha256(files)?;
+    let records = stream(files, true).collect::<anyhow::Result<Vec<_>>>()?;
     ensure!(!records.is_empty(), "there is no comparison in {}", list(files));
-    let sha256 = hasher.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     Ok(Dataset { records, sha256 })
 }
 
-fn list(files: &[PathBuf]) -> String {
+/// SHA-256, in hexadecimal, over the files' bytes, in order.
+pub fn sha256(files: &[PathBuf]) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    for file in files {
+        hash_file(file, &mut hasher).with_context(|| format!("reading {}", file.display()))?;
+    }
+    Ok(hasher.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
+}
+
+/// Every record, in the order of the files, one at a time; behind a bad line nothing follows. `says` fields that are not read.
+pub fn stream(files: &[PathBuf], says: bool) -> impl Iterator<Item = anyhow::Result<ComparisonRecord>> {
+    let mut files = files.iter();
+    let mut reading: Option<(&PathBuf, JsonlReader)> = None;
+    let mut next = move || -> anyhow::Result<Option<ComparisonRecord>> {
+        loop {
+            if let Some((file, reader)) = &mut reading {
+                if let Some(record) = reader.next() {
+                    return Ok(Some(record?));
+                }
+                let unknown = reader.unknown_fields();
+                if says && !unknown.is_empty() {
+                    let names: Vec<_> = unknown.iter().map(String::as_str).collect();
+                    eprintln!("{}: fields that are not read: {}", file.display(), names.join(", "));
+                }
+            }
+            let Some(file) = files.next() else { return Ok(None) };
+            reading = Some((file, open_jsonl(file)?));
+        }
+    };
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let record = next().transpose();
+        failed = matches!(record, Some(Err(_)));
+        record
+    })
+}
+
+pub fn list(files: &[PathBuf]) -> String {
     files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 

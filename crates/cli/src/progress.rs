@@ -51,6 +51,17 @@ impl Progress {
         }
     }
 
+    /// Says what share of the work is done, where its parts cannot be counted beforehand, and how much longer it takes.
+    pub fn set_share(&mut self, share: f64, began: Instant, message: &str) {
+        let elapsed = began.elapsed().as_secs_f64();
+        let left = if share > 0.0 {
+            format!(", {:.0} s left", elapsed * (1.0 / share - 1.0))
+        } else {
+            String::new()
+        };
+        self.set((100.0 * share) as usize, 100, &format!("% {message}{left}"));
+    }
+
     /// A line that stays, above the bar.
     pub fn note(&self, line: &str) {
         say(&format!("{}: {line}", self.label));

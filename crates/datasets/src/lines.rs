@@ -4,6 +4,10 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use flate2::read::MultiGzDecoder;
@@ -80,16 +84,46 @@ pub(crate) struct Refused {
     pub(crate) raw: Vec<u8>,
 }
 
+/// How much of a file has been read, as it lies on the disk.
+#[derive(Debug, Clone, Default)]
+struct Position {
+    read: Arc<AtomicU64>,
+    /// Bytes of the file; 0 where it has no length, as a pipe.
+    of: u64,
+}
+
+/// A file that says how much of it has been read.
+struct Counted {
+    file: File,
+    position: Position,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.position.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
 /// A file's bytes, out of gzip where it is gzipped, which its first bytes say and not its name.
 pub(crate) fn open_bytes(path: &Path) -> Result<Box<dyn BufRead + Send>, ReadError> {
+    Ok(open_counted(path)?.0)
+}
+
+fn open_counted(path: &Path) -> Result<(Box<dyn BufRead + Send>, Position), ReadError> {
     let failed = |source| ReadError::Io { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
+    let file = File::open(path).map_err(failed)?;
+    let of = file.metadata().map_err(failed)?.len();
+    let position = Position { of, ..Position::default() };
+    let mut file = BufReader::with_capacity(1 << 16, Counted { file, position: position.clone() });
     let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-    Ok(if gzipped {
+    let bytes: Box<dyn BufRead + Send> = if gzipped {
         Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file)))
     } else {
         Box::new(file)
-    })
+    };
+    Ok((bytes, position))
 }
 
 /// Opens a file of lines, plain or gzipped.
@@ -97,7 +131,8 @@ pub(crate) fn open_bytes(path: &Path) -> Result<Box<dyn BufRead + Send>, ReadErr
 /// # Errors
 /// [`ReadError::Io`].
 pub fn open_lines(path: &Path) -> Result<Lines, ReadError> {
-    Ok(Lines::new(path, open_bytes(path)?))
+    let (reader, position) = open_counted(path)?;
+    Ok(Lines { position, ..Lines::new(path, reader) })
 }
 
 /// The lines of a file with text in them.
@@ -105,18 +140,25 @@ pub struct Lines {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
     line: u64,
+    position: Position,
     /// The file could not be read further: nothing follows.
     broken: bool,
 }
 
 impl Lines {
     pub(crate) fn new(path: &Path, reader: Box<dyn BufRead + Send>) -> Self {
-        Self { path: path.to_owned(), reader, line: 0, broken: false }
+        Self { path: path.to_owned(), reader, line: 0, position: Position::default(), broken: false }
     }
 
     /// Number of the line read last, from 1.
     pub fn line(&self) -> u64 {
         self.line
+    }
+
+    /// The share of the file that has been read, in bytes on the disk; none of what has no length.
+    pub fn share(&self) -> Option<f64> {
+        let (read, of) = (self.position.read.load(Ordering::Relaxed), self.position.of);
+        (of > 0).then(|| (read as f64 / of as f64).min(1.0))
     }
 
     /// What is wrong with the line read last.

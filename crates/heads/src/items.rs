@@ -1,17 +1,66 @@
 //! People and what they compared, as arrays: what training and evaluation read.
 
-use ndarray::{Array2, Axis};
+use std::{fmt::Debug, sync::Arc};
+
+use ndarray::{Array2, ArrayView1};
 use polyreward_domain::{Attributes, PersonId, TextForm, TextForms};
 
 use crate::head::{Head, HeadError, TextEmbeddings};
+
+/// Embeddings by row, wherever they lie: in memory, or in a file that is larger than memory.
+pub trait EmbeddingRows: Debug + Send + Sync {
+    /// `T`, the number of rows.
+    fn len(&self) -> usize;
+
+    /// `D`, the width of each.
+    fn dim(&self) -> usize;
+
+    /// One row, `[D]`; panics if there is no such.
+    fn row(&self, at: usize) -> &[f32];
+
+    /// Whether there is no row.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A matrix in memory, its rows one behind the other.
+#[derive(Debug)]
+struct Matrix(Array2<f32>);
+
+impl EmbeddingRows for Matrix {
+    fn len(&self) -> usize {
+        self.0.nrows()
+    }
+
+    fn dim(&self) -> usize {
+        self.0.ncols()
+    }
+
+    fn row(&self, at: usize) -> &[f32] {
+        self.0.row(at).to_slice().expect("the matrix was brought to standard layout")
+    }
+}
 
 /// The distinct texts of one form, embedded, and which of them each item reads.
 #[derive(Debug, Clone)]
 pub struct EmbeddedForm {
     /// One row a distinct text, `[T, D]`.
-    pub rows: Array2<f32>,
+    pub rows: Arc<dyn EmbeddingRows>,
     /// Row of each item, `[I]`.
-    pub of_item: Vec<usize>,
+    pub of_item: Vec<u32>,
+}
+
+impl EmbeddedForm {
+    /// Of embeddings in memory, `[T, D]`, and the row of each item, `[I]`.
+    pub fn in_memory(rows: Array2<f32>, of_item: Vec<u32>) -> Self {
+        Self { rows: Arc::new(Matrix(rows.as_standard_layout().into_owned())), of_item }
+    }
+
+    /// The embedding of an item, `[D]`.
+    pub fn of(&self, item: usize) -> ArrayView1<'_, f32> {
+        ArrayView1::from(self.rows.row(self.of_item[item] as usize))
+    }
 }
 
 /// The distinct (prompt, response) pairs of a data set, embedded in the forms that heads read.
@@ -66,8 +115,11 @@ impl Items {
         let mut gathered = Gathered::default();
         for form in forms.iter() {
             let source = self.form(form)?;
-            let rows: Vec<usize> = items.iter().map(|item| source.of_item[*item]).collect();
-            gathered.0.push((form, source.rows.select(Axis(0), &rows)));
+            let mut rows = Array2::zeros((items.len(), source.rows.dim()));
+            for (mut row, item) in rows.rows_mut().into_iter().zip(items) {
+                row.assign(&source.of(*item));
+            }
+            gathered.0.push((form, rows));
         }
         Ok(gathered)
     }

@@ -42,8 +42,8 @@ pub use card::{
 pub use head::{Head, HeadError, Moments, Observation, PairMoments, TextEmbeddings};
 pub use information::information_gain;
 pub use input::{FormInput, TextInput};
-pub use items::{EmbeddedForm, ItemComparison, Items, Person};
-pub use linear::laplace_covariance;
+pub use items::{EmbeddedForm, EmbeddingRows, ItemComparison, Items, Person};
+pub use linear::LaplacePosterior;
 pub use lore::{Lore, LoreParameters};
 pub use micro::{Micro, MicroParameters};
 pub use mlp::{Activation, Layer, Mlp};

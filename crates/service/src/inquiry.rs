@@ -135,7 +135,7 @@ mod tests {
         let items = Items {
             len,
             names: (0..len as u64).map(|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect(),
-            response: Some(EmbeddedForm { rows, of_item: (0..len).collect() }),
+            response: Some(EmbeddedForm::in_memory(rows, (0..len as u32).collect())),
             ..Items::default()
         };
         let comparison =

@@ -20,7 +20,7 @@ mod users;
 pub use access::{Access, AccessError, AccessOptions, Caller, NewKey};
 pub use ask::{AskOutcome, AskQuery, Asker, Candidate};
 pub use clock::{Clock, SystemClock};
-pub use corpus::{Corpus, CorpusError, embed_corpus, name_of};
+pub use corpus::{Corpus, CorpusError, StreamedCorpus, embed_corpus, embed_stream, name_of};
 pub use examples::{
     LearnError, LearnLimits, LearnOutcome, LearnQuery, Learned, Learner, PostedExample, RequestName,
     StateSummary, TextFault, WriteAnswer, Writer,

@@ -1,8 +1,5 @@
 //! What a fitted head is worth on the comparisons kept from it, and the scale and calibration that follow.
 
-use std::collections::HashMap;
-
-use ndarray::{Array2, Axis};
 use polyreward_heads::{
     Calibration, Head, ItemComparison, Items, Observation, Person, RewardStatistics, UserState,
     evaluation::{Bootstrap, PersonPredictions, Summary, summarize},
@@ -12,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     data::{HoldOut, TrainingData, keyed_hash},
     error::TrainingError,
+    features::{COMPARISONS_AT_ONCE, ItemFeatures, parts},
 };
 
 /// `evaluation.json`: how the model did on what it was not trained on.
@@ -55,8 +53,6 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Trial {
     people: Vec<Held>,
-    items: Vec<usize>,
-    position: HashMap<usize, usize>,
 }
 
 /// A margin oriented so that positive is right, and the comparison it is of.
@@ -105,12 +101,7 @@ impl Trial {
                 asked(context, query)
             })
             .collect();
-        let rows = people.iter().flat_map(|person| person.context.iter().chain(&person.query));
-        let mut items: Vec<usize> = rows.flat_map(|row| [row.chosen, row.rejected]).collect();
-        items.sort_unstable();
-        items.dedup();
-        let position = items.iter().enumerate().map(|(at, item)| (*item, at)).collect();
-        Self { people, items, position }
+        Self { people }
     }
 
     /// What a head says of the queries after the first examples; a number that nobody has is left out, as are all but the
@@ -121,67 +112,78 @@ impl Trial {
         head: &dyn Head,
         shots: &[usize],
     ) -> Result<Vec<Shot>, TrainingError> {
-        let features = data.items.features(head, &self.items)?;
-        let rows = |items: &mut dyn Iterator<Item = usize>| -> Array2<f32> {
-            let at: Vec<usize> = items.map(|item| self.position[&item]).collect();
-            features.select(Axis(0), &at)
-        };
-        let mut results = Vec::new();
-        for &examples in if head.is_personal() { shots } else { &shots[..1] } {
-            let mut people = Vec::with_capacity(self.people.len());
-            for person in &self.people {
-                if person.context.len() < examples || person.query.is_empty() {
-                    people.push(Vec::new());
-                    continue;
+        let shots = if head.is_personal() { shots } else { &shots[..1] };
+        let empty = |examples: &usize| Shot { examples: *examples, people: Vec::new() };
+        let mut results: Vec<Shot> = shots.iter().map(empty).collect();
+        for people in parts(&self.people, Held::len) {
+            let rows = people.iter().flat_map(|person| person.context.iter().chain(&person.query));
+            let items = rows.flat_map(|row| [row.chosen, row.rejected]);
+            let features = ItemFeatures::of(&data.items, head, items)?;
+            for shot in &mut results {
+                for person in people {
+                    shot.people.push(person.outcomes(data, head, &features, shot.examples)?);
                 }
-                let chosen = rows(&mut person.query.iter().map(|row| row.chosen));
-                let rejected = rows(&mut person.query.iter().map(|row| row.rejected));
-                let state = if examples == 0 {
-                    head.population().clone()
-                } else {
-                    self.adapt(data, head, &features, &person.context[..examples])?
-                };
-                let moments = head.margins(&[state.view()], chosen.view(), rejected.view())?;
-                let outcomes = moments.mean.iter().zip(&moments.variance).zip(&person.query);
-                people.push(
-                    outcomes
-                        .zip(&person.fresh)
-                        .map(|(((mean, variance), row), fresh)| Outcome {
-                            fresh: *fresh,
-                            mean: f64::from(*mean),
-                            variance: f64::from(*variance),
-                            strength: row.strength,
-                            confidence: row.label_confidence,
-                        })
-                        .collect(),
-                );
-            }
-            if people.iter().any(|person| !person.is_empty()) {
-                results.push(Shot { examples, people });
             }
         }
+        results.retain(|shot| shot.people.iter().any(|person| !person.is_empty()));
         Ok(results)
     }
+}
 
-    fn adapt(
+impl Held {
+    fn len(&self) -> usize {
+        self.context.len() + self.query.len()
+    }
+
+    /// What a head says of the queries after the first examples; nothing if there are fewer.
+    fn outcomes(
         &self,
         data: &TrainingData,
         head: &dyn Head,
-        features: &Array2<f32>,
-        context: &[ItemComparison],
-    ) -> Result<UserState, TrainingError> {
-        let examples: Vec<Observation<'_>> = context
-            .iter()
-            .map(|row| Observation {
-                chosen: features.row(self.position[&row.chosen]),
-                rejected: features.row(self.position[&row.rejected]),
-                names: data.items.names_of(row),
+        features: &ItemFeatures,
+        examples: usize,
+    ) -> Result<Vec<Outcome>, TrainingError> {
+        if self.context.len() < examples || self.query.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chosen = features.rows(self.query.iter().map(|row| row.chosen));
+        let rejected = features.rows(self.query.iter().map(|row| row.rejected));
+        let state = if examples == 0 {
+            head.population().clone()
+        } else {
+            adapt(data, head, features, &self.context[..examples])?
+        };
+        let moments = head.margins(&[state.view()], chosen.view(), rejected.view())?;
+        let outcomes = moments.mean.iter().zip(&moments.variance).zip(&self.query).zip(&self.fresh);
+        Ok(outcomes
+            .map(|(((mean, variance), row), fresh)| Outcome {
+                fresh: *fresh,
+                mean: f64::from(*mean),
+                variance: f64::from(*variance),
                 strength: row.strength,
-                label_confidence: row.label_confidence,
+                confidence: row.label_confidence,
             })
-            .collect();
-        Ok(head.adapt(&examples, None)?)
+            .collect())
     }
+}
+
+fn adapt(
+    data: &TrainingData,
+    head: &dyn Head,
+    features: &ItemFeatures,
+    context: &[ItemComparison],
+) -> Result<UserState, TrainingError> {
+    let examples: Vec<Observation<'_>> = context
+        .iter()
+        .map(|row| Observation {
+            chosen: features.row(row.chosen),
+            rejected: features.row(row.rejected),
+            names: data.items.names_of(row),
+            strength: row.strength,
+            label_confidence: row.label_confidence,
+        })
+        .collect();
+    Ok(head.adapt(&examples, None)?)
 }
 
 /// A person's part in a log loss.
@@ -303,18 +305,13 @@ pub(crate) fn accuracy(shots: &[Shot], examples: usize) -> Option<f64> {
 fn margins(
     items: &Items,
     head: &dyn Head,
-    comparisons: &[&ItemComparison],
+    comparisons: &[(usize, &ItemComparison)],
 ) -> Result<Vec<(f64, f64)>, TrainingError> {
-    let mut distinct: Vec<usize> = comparisons.iter().flat_map(|row| [row.chosen, row.rejected]).collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let features = items.features(head, &distinct)?;
-    let side = |of: fn(&ItemComparison) -> usize| {
-        let at = |row: &&ItemComparison| distinct.binary_search(&of(row)).expect("every item is among them");
-        features.select(Axis(0), &comparisons.iter().map(at).collect::<Vec<_>>())
-    };
-    let (a, b) = (side(|row| row.chosen), side(|row| row.rejected));
-    let moments = head.margins(&[head.population().view()], a.view(), b.view())?;
+    let all = comparisons.iter().flat_map(|(_, row)| [row.chosen, row.rejected]);
+    let features = ItemFeatures::of(items, head, all)?;
+    let chosen = features.rows(comparisons.iter().map(|(_, row)| row.chosen));
+    let rejected = features.rows(comparisons.iter().map(|(_, row)| row.rejected));
+    let moments = head.margins(&[head.population().view()], chosen.view(), rejected.view())?;
     Ok(moments.mean.iter().zip(&moments.variance).map(|(m, v)| (f64::from(*m), f64::from(*v))).collect())
 }
 
@@ -329,13 +326,11 @@ pub fn predict(
     calibration: Calibration,
     rows: &[(usize, &ItemComparison)],
 ) -> Result<Vec<PersonPredictions>, TrainingError> {
-    let comparisons: Vec<&ItemComparison> = rows.iter().map(|(_, comparison)| *comparison).collect();
     let mut people = vec![Vec::new(); people];
-    if comparisons.is_empty() {
-        return Ok(people);
-    }
-    for ((person, _), (mean, variance)) in rows.iter().zip(margins(items, head, &comparisons)?) {
-        people[*person].push(calibration.probability(mean, variance));
+    for rows in rows.chunks(COMPARISONS_AT_ONCE) {
+        for ((person, _), (mean, variance)) in rows.iter().zip(margins(items, head, rows)?) {
+            people[*person].push(calibration.probability(mean, variance));
+        }
     }
     Ok(people)
 }
@@ -397,9 +392,12 @@ pub(crate) fn reward_statistics(
     head: &dyn Head,
     items: &[usize],
 ) -> Result<RewardStatistics, TrainingError> {
-    let features = data.items.features(head, items)?;
-    let rewards = head.rewards(&[head.population().view()], features.view())?.mean;
-    let values: Vec<f64> = rewards.iter().map(|reward| f64::from(*reward)).collect();
+    let mut values: Vec<f64> = Vec::with_capacity(items.len());
+    for items in items.chunks(COMPARISONS_AT_ONCE) {
+        let features = data.items.features(head, items)?;
+        let rewards = head.rewards(&[head.population().view()], features.view())?.mean;
+        values.extend(rewards.iter().map(|reward| f64::from(*reward)));
+    }
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / values.len() as f64;
     if variance <= 0.0 {

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::error::TrainingError;
 
 /// How heads are trained.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
+    /// Comparisons that one person may bring; of more, so many are drawn by the seed, and the others are not read.
+    pub max_comparisons_per_user: usize,
     /// What all heads share.
     pub episodes: EpisodeConfig,
     /// The LoRe head.
@@ -23,6 +25,23 @@ pub struct TrainConfig {
     pub vpl: VplConfig,
     /// The MiCRo head.
     pub micro: MicroConfig,
+}
+
+/// What one person may bring: far more than people do by hand, and far less than a script can.
+const MAX_COMPARISONS_PER_USER: usize = 1000;
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            max_comparisons_per_user: MAX_COMPARISONS_PER_USER,
+            episodes: EpisodeConfig::default(),
+            lore: LoreConfig::default(),
+            pal_a: PalAConfig::default(),
+            pal_b: PalBConfig::default(),
+            vpl: VplConfig::default(),
+            micro: MicroConfig::default(),
+        }
+    }
 }
 
 /// How episodes are drawn and learned from. In an episode a head is shown some of a person's comparisons, and the loss is
@@ -245,6 +264,7 @@ impl TrainConfig {
     /// # Errors
     /// [`TrainingError::Config`] names the field.
     pub fn check(&self) -> Result<(), TrainingError> {
+        within("max_comparisons_per_user", self.max_comparisons_per_user, 1, 1_000_000)?;
         let shared = &self.episodes;
         if let Some(forms) = &shared.text_forms {
             let distinct = forms.iter().copied().collect::<TextForms>().iter().count();
@@ -303,10 +323,15 @@ impl TrainConfig {
             HeadFamily::Vpl => serde_json::to_value(&self.vpl),
             HeadFamily::Micro => serde_json::to_value(&self.micro),
         };
-        json!({
+        let mut all = json!({
             "episodes": serde_json::to_value(&self.episodes).expect("plain fields serialise"),
             "head": head.expect("plain fields serialise"),
-        })
+        });
+        // As with what else was added later: models that were trained before had no need of it.
+        if self.max_comparisons_per_user != MAX_COMPARISONS_PER_USER {
+            all["max_comparisons_per_user"] = self.max_comparisons_per_user.into();
+        }
+        all
     }
 
     /// The embeddings that training a head may read.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::Tensor;
-use ndarray::{Array1, Axis};
+use ndarray::Array1;
 use polyreward_domain::TextForm;
 use polyreward_heads::{EmbeddedForm, FormInput, Items, TextInput};
 use rand_chacha::ChaCha8Rng;
@@ -96,7 +96,13 @@ struct Source<'a> {
     form: &'a EmbeddedForm,
     mean: Vec<f32>,
     factor: f32,
+    /// Of every row, `[T]`.
     lengths: Vec<f32>,
+}
+
+/// The Euclidean length of an embedding, never 0.
+fn length_of(row: &[f32]) -> f32 {
+    row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32
 }
 
 /// Gathers rows of a [`TextInput`] by item.
@@ -112,28 +118,24 @@ impl<'a> Reader<'a> {
         let mut sources = Vec::new();
         for form in forms {
             let embedded = items.form(*form)?;
-            let lengths: Vec<f32> = embedded
-                .rows
-                .axis_iter(Axis(0))
-                .map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32)
-                .collect();
-            let mut rows: Vec<usize> = seen.iter().map(|item| embedded.of_item[*item]).collect();
-            rows.sort_unstable();
-            rows.dedup();
-            let mut mean = Array1::<f64>::zeros(embedded.rows.ncols());
-            for row in &rows {
-                let length = f64::from(lengths[*row]);
-                mean.zip_mut_with(&embedded.rows.row(*row), |m, x| *m += f64::from(*x) / length);
+            let rows = &embedded.rows;
+            let lengths: Vec<f32> = (0..rows.len()).map(|at| length_of(rows.row(at))).collect();
+            let mut used: Vec<u32> = seen.iter().map(|item| embedded.of_item[*item]).collect();
+            used.sort_unstable();
+            used.dedup();
+            let mut mean = Array1::<f64>::zeros(rows.dim());
+            for at in used.iter().map(|row| *row as usize) {
+                let (row, length) = (rows.row(at), f64::from(lengths[at]));
+                mean.iter_mut().zip(row).for_each(|(m, x)| *m += f64::from(*x) / length);
             }
-            mean /= rows.len().max(1) as f64;
+            mean /= used.len().max(1) as f64;
             let mut square = 0.0;
-            for row in &rows {
-                let length = f64::from(lengths[*row]);
-                let row = embedded.rows.row(*row);
+            for at in used.iter().map(|row| *row as usize) {
+                let (row, length) = (rows.row(at), f64::from(lengths[at]));
                 square +=
                     row.iter().zip(&mean).map(|(x, m)| (f64::from(*x) / length - m).powi(2)).sum::<f64>();
             }
-            let scale = (square / (rows.len().max(1) * mean.len()) as f64).sqrt().max(1e-3) as f32;
+            let scale = (square / (used.len().max(1) * mean.len()) as f64).sqrt().max(1e-3) as f32;
             let mean = mean.mapv(|m| m as f32);
             sources.push(Source { form: embedded, mean: mean.to_vec(), factor: 1.0 / scale, lengths });
             inputs.push(FormInput { form: *form, mean, scale });
@@ -152,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number for each item such that two items with the same number have the same row.
-    pub(crate) fn key(&self, item: u32) -> usize {
+    pub(crate) fn key(&self, item: u32) -> u32 {
         self.sources[0].form.of_item[item as usize]
     }
 
@@ -166,7 +168,7 @@ impl<'a> Reader<'a> {
         let mut values = Vec::with_capacity(items.len() * self.width());
         for item in items {
             for source in &self.sources {
-                let at = source.form.of_item[*item as usize];
+                let at = source.form.of_item[*item as usize] as usize;
                 let inverse = 1.0 / source.lengths[at];
                 let row = source.form.rows.row(at);
                 values.extend(row.iter().zip(&source.mean).map(|(x, m)| (x * inverse - m) * source.factor));

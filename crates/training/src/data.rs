@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use polyreward_domain::PersonId;
 use polyreward_heads::{ItemComparison, Items, Person};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainingError;
@@ -14,6 +16,34 @@ pub struct TrainingData {
     pub items: Items,
     /// The people.
     pub people: Vec<Person>,
+    /// What was left out of it, so that nobody's many comparisons make it theirs.
+    pub capped: CappedPeople,
+}
+
+/// What a cap on one person's comparisons left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CappedPeople {
+    /// Comparisons that a person may bring; none if there is no cap.
+    pub at_most: Option<usize>,
+    /// People who brought more.
+    pub people: usize,
+    /// Comparisons of theirs that were left out.
+    pub left_out: usize,
+}
+
+/// Which of a person's comparisons to keep, by place among them, sorted, where no more than `cap` may be; none if all are
+/// kept. A function of the seed, the person and the number alone: nobody's choice hangs on anybody else's data.
+pub fn comparisons_kept(seed: u64, user_id: &PersonId, count: usize, cap: usize) -> Option<Vec<u32>> {
+    if count <= cap {
+        return None;
+    }
+    let key = |at: &u32| (keyed_hash(seed, user_id.as_str().as_bytes(), (1 << 41) + u64::from(*at)), *at);
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    order.sort_by_cached_key(key);
+    order.truncate(cap);
+    order.sort_unstable();
+    order.shrink_to_fit();
+    Some(order)
 }
 
 impl TrainingData {
@@ -39,6 +69,8 @@ pub struct HoldOut {
 
 /// Share of people held out for validation.
 const VALIDATION_SHARE: f64 = 0.15;
+/// People held out for validation at most: more would say hardly more, and every check asks each of them.
+const LARGEST_VALIDATION: usize = 2000;
 /// Share of the trained people's comparisons kept out at random, where no text can be spared.
 const HELD_OUT_SHARE: f64 = 0.1;
 /// Share of the trained people's comparisons that held-out texts may take from training: where everybody compares the same
@@ -76,6 +108,7 @@ impl HoldOut {
             (keyed_hash(seed, people[*person].user_id.as_str().as_bytes(), 0), *person)
         });
         let held = ((order.len() as f64 * VALIDATION_SHARE).round() as usize).clamp(1, order.len() - 1);
+        let held = held.min(LARGEST_VALIDATION);
         let mut validation = order[..held].to_vec();
         let mut training = order[held..].to_vec();
         validation.sort_unstable();
@@ -323,6 +356,28 @@ mod tests {
         }
         let reversed: Vec<u64> = names.iter().rev().copied().collect();
         assert_eq!(held(&people, &names), held(&moved, &reversed));
+    }
+
+    #[test]
+    fn of_many_people_no_more_are_held_out_than_say_something() {
+        let hold_out = HoldOut::choose(&people(20_000, 1), &NAMES, 0).unwrap();
+        assert_eq!(hold_out.validation.len(), LARGEST_VALIDATION);
+        assert_eq!(hold_out.training.len(), 20_000 - LARGEST_VALIDATION);
+    }
+
+    #[test]
+    fn of_one_person_no_more_comparisons_are_kept_than_the_cap() {
+        let ada: PersonId = "ada".parse().unwrap();
+        assert_eq!(comparisons_kept(3, &ada, 50, 50), None);
+        let kept = comparisons_kept(3, &ada, 500, 50).unwrap();
+        assert!(kept.len() == 50 && kept.is_sorted() && *kept.last().unwrap() < 500);
+        assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "one is kept twice");
+        assert_eq!(comparisons_kept(3, &ada, 500, 50).unwrap(), kept);
+        assert_ne!(comparisons_kept(4, &ada, 500, 50).unwrap(), kept);
+        assert_ne!(comparisons_kept(3, &"bob".parse().unwrap(), 500, 50).unwrap(), kept);
+        // Neither the first nor the last: half of them are of the second half, give or take four deviations.
+        let late = kept.iter().filter(|at| **at >= 250).count();
+        assert!((11..=39).contains(&late), "{late}");
     }
 
     #[test]

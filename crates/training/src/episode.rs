@@ -123,7 +123,7 @@ impl Step {
 
     /// The distinct prompts, each by an item that has it, and which of them each place has, `[B * P]`.
     pub(crate) fn prompts(&self, reader: &Reader<'_>) -> Result<(Vec<u32>, Tensor), TrainingError> {
-        let mut position: HashMap<usize, u32> = HashMap::new();
+        let mut position: HashMap<u32, u32> = HashMap::new();
         let mut prompts = Vec::new();
         let of_place: Vec<u32> = self
             .item_of_place

@@ -2,10 +2,10 @@
 
 use std::fmt::Debug;
 
-use ndarray::{Array1, Array2};
+use ndarray::Array1;
 use polyreward_domain::{HeadFamily, TextForm};
 use polyreward_heads::{
-    BradleyTerry, BtParameters, Calibration, Head, Observation, Trunk, kl_from_prior, laplace_covariance,
+    BradleyTerry, BtParameters, Calibration, Head, LaplacePosterior, Observation, Trunk, kl_from_prior,
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use crate::{
     episode::{Step, shuffled},
     error::TrainingError,
     families::{Setting, people_of_step},
+    features::{COMPARISONS_AT_ONCE, ItemFeatures, parts},
     folder::Trained,
     network::number,
 };
@@ -112,6 +113,7 @@ impl<'a> Fitting<'a> {
             "people": self.crowd.people.len(),
             "epochs": epochs,
             "comparisons_of_one_person_in_a_step": self.crowd.cap,
+            "comparisons_of_one_person": self.data.capped,
             "checks": best.tried,
             "epoch": best.epoch,
             "chosen_by": "log loss on held-out people after 0, 1, 4, 8 and 16 of their comparisons, a quarter of it on held-out texts",
@@ -244,16 +246,29 @@ impl<'a> Fitting<'a> {
         let trunk = descent.trunk.clone();
         let weights: Array1<f64> = trunk.population.weight.row(0).mapv(f64::from);
         let prior_precision = weights.len() as f64 / weights.dot(&weights).max(f64::MIN_POSITIVE);
-        let rows = self.differences(descent.head.as_ref())?;
-        let mut strengths = Vec::with_capacity(rows.nrows());
-        for person in &self.crowd.people {
-            // Somebody with many comparisons counts as in the steps: no more than the cap.
-            let share = (self.crowd.cap as f64 / person.len() as f64).min(1.0);
-            // A label that may be wrong says less: `(1 - 2 doubt)^2` of what a certain one says of the margin.
-            let says = |pair: &Pair| f64::from(pair.strength) * (1.0 - 2.0 * f64::from(pair.doubt)).powi(2);
-            strengths.extend(person.iter().map(|pair| share * says(pair)));
+        let mut posterior = LaplacePosterior::new(weights, prior_precision)?;
+        let weighted: Vec<(&Pair, f64)> = self
+            .crowd
+            .people
+            .iter()
+            .flat_map(|person| {
+                // Somebody with many comparisons counts as in the steps: no more than the cap.
+                let share = (self.crowd.cap as f64 / person.len() as f64).min(1.0);
+                // A label that may be wrong says less: `(1 - 2 doubt)^2` of what a certain one says of the margin.
+                let says =
+                    |pair: &Pair| f64::from(pair.strength) * (1.0 - 2.0 * f64::from(pair.doubt)).powi(2);
+                person.iter().map(move |pair| (pair, share * says(pair)))
+            })
+            .collect();
+        for part in weighted.chunks(COMPARISONS_AT_ONCE) {
+            let items = part.iter().flat_map(|(pair, _)| [pair.chosen as usize, pair.rejected as usize]);
+            let features = ItemFeatures::of(&self.data.items, descent.head.as_ref(), items)?;
+            let mut differences = features.rows(part.iter().map(|(pair, _)| pair.chosen as usize));
+            differences -= &features.rows(part.iter().map(|(pair, _)| pair.rejected as usize));
+            let strengths: Vec<f64> = part.iter().map(|(_, strength)| *strength).collect();
+            posterior.add(differences.view(), &strengths)?;
         }
-        let covariance = laplace_covariance(rows.view(), &strengths, &weights, prior_precision)?;
+        let covariance = posterior.covariance()?;
         let weights_covariance = Some(covariance.mapv(|v| v as f32));
         Ok(Box::new(BradleyTerry::new(BtParameters { trunk, weights_covariance })?))
     }
@@ -261,26 +276,29 @@ impl<'a> Fitting<'a> {
     /// Whether the latent is used at all: a decoder strong enough without it leaves every posterior at the prior (posterior
     /// collapse, specification P5).
     fn latent_use(&self, head: &dyn Head) -> Result<Value, TrainingError> {
-        let features = self.data.items.features(head, &self.seen)?;
-        let row = |item: u32| features.row(self.position(item));
+        let shown = |person: &[Pair]| self.config.episodes.examples.min(person.len());
         let mut means: Vec<Array1<f64>> = Vec::new();
         let mut divergence = 0.0;
-        for person in &self.crowd.people {
-            let examples: Vec<Observation<'_>> = person
-                .iter()
-                .take(self.config.episodes.examples)
-                .map(|pair| Observation {
-                    chosen: row(pair.chosen),
-                    rejected: row(pair.rejected),
-                    names: [pair.chosen, pair.rejected].map(u64::from),
-                    strength: f64::from(pair.strength),
-                    label_confidence: 1.0 - f64::from(pair.doubt),
-                })
-                .collect();
-            let state = head.adapt(&examples, None)?;
-            let mean = state.mean().mapv(f64::from);
-            divergence += kl_from_prior(mean.view(), state.variances().mapv(f64::from).view());
-            means.push(mean);
+        for people in parts(&self.crowd.people, |person| shown(person)) {
+            let pairs = people.iter().flat_map(|person| &person[..shown(person)]);
+            let items = pairs.flat_map(|pair| [pair.chosen as usize, pair.rejected as usize]);
+            let features = ItemFeatures::of(&self.data.items, head, items)?;
+            for person in people {
+                let examples: Vec<Observation<'_>> = person[..shown(person)]
+                    .iter()
+                    .map(|pair| Observation {
+                        chosen: features.row(pair.chosen as usize),
+                        rejected: features.row(pair.rejected as usize),
+                        names: [pair.chosen, pair.rejected].map(u64::from),
+                        strength: f64::from(pair.strength),
+                        label_confidence: 1.0 - f64::from(pair.doubt),
+                    })
+                    .collect();
+                let state = head.adapt(&examples, None)?;
+                let mean = state.mean().mapv(f64::from);
+                divergence += kl_from_prior(mean.view(), state.variances().mapv(f64::from).view());
+                means.push(mean);
+            }
         }
         let people = means.len() as f64;
         let size = head.population().mean().len();
@@ -290,23 +308,6 @@ impl<'a> Fitting<'a> {
         };
         let active = (0..size).filter(|k| spread(*k) > ACTIVE_VARIANCE).count();
         Ok(json!({"units": size, "active_units": active, "mean_divergence_from_prior": divergence / people}))
-    }
-
-    /// Where a trained item stands among the seen ones.
-    fn position(&self, item: u32) -> usize {
-        self.seen.binary_search(&(item as usize)).expect("every trained item was seen")
-    }
-
-    /// Features of chosen less rejected, of all that is trained on.
-    fn differences(&self, head: &dyn Head) -> Result<Array2<f32>, TrainingError> {
-        let features = self.data.items.features(head, &self.seen)?;
-        let pairs: Vec<_> = self.crowd.people.iter().flatten().collect();
-        let mut rows = Array2::zeros((pairs.len(), features.ncols()));
-        for (mut row, pair) in rows.rows_mut().into_iter().zip(pairs) {
-            row.assign(&features.row(self.position(pair.chosen)));
-            row -= &features.row(self.position(pair.rejected));
-        }
-        Ok(rows)
     }
 }
 

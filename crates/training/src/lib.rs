@@ -11,13 +11,14 @@ mod data;
 mod episode;
 mod error;
 mod families;
+mod features;
 mod fit;
 mod folder;
 mod network;
 
 pub use assess::{Evaluation, ShotEvaluation, calibrate_on_held_out, predict};
 pub use config::{EpisodeConfig, LoreConfig, MicroConfig, PalAConfig, PalBConfig, TrainConfig, VplConfig};
-pub use data::{HoldOut, TrainingData};
+pub use data::{CappedPeople, HoldOut, TrainingData, comparisons_kept};
 pub use error::TrainingError;
 pub use fit::Fitting;
 pub use folder::{ModelFolder, Provenance, Trained, write_model};

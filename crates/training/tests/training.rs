@@ -9,8 +9,8 @@ use polyreward_heads::{
     write_head,
 };
 use polyreward_training::{
-    EpisodeConfig, Fitting, HoldOut, PalAConfig, PalBConfig, Progress, Provenance, TrainConfig, TrainingData,
-    write_model,
+    CappedPeople, EpisodeConfig, Fitting, HoldOut, PalAConfig, PalBConfig, Progress, Provenance, TrainConfig,
+    TrainingData, write_model,
 };
 use rand::{Rng, RngExt};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -22,7 +22,7 @@ const ITEMS: usize = 400;
 
 fn form(rng: &mut impl Rng) -> EmbeddedForm {
     let rows = Array2::from_shape_fn((ITEMS, DIM), |_| rng.random_range(-1.0_f32..1.0));
-    EmbeddedForm { rows, of_item: (0..ITEMS).collect() }
+    EmbeddedForm::in_memory(rows, (0..ITEMS as u32).collect())
 }
 
 /// People of two opposite tastes, half each: one likes a direction of the responses, the other its opposite.
@@ -45,7 +45,7 @@ fn opposites(people: usize, comparisons: usize, seed: u64) -> TrainingData {
             comparisons: (0..comparisons)
                 .map(|_| {
                     let (a, b) = (rng.random_range(0..ITEMS), rng.random_range(0..ITEMS));
-                    let taste = |item: usize| joint.rows[[item, 0]] + joint.rows[[item, 1]];
+                    let taste = |item: usize| joint.of(item)[0] + joint.of(item)[1];
                     let likes_a = (taste(a) > taste(b)) == (person % 2 == 0);
                     let (chosen, rejected) = if likes_a { (a, b) } else { (b, a) };
                     ItemComparison { chosen, rejected, strength: 1.0, label_confidence: 1.0 }
@@ -54,7 +54,7 @@ fn opposites(people: usize, comparisons: usize, seed: u64) -> TrainingData {
                 .collect(),
         })
         .collect();
-    TrainingData { items, people }
+    TrainingData { items, people, capped: CappedPeople::default() }
 }
 
 fn config(epochs: usize) -> TrainConfig {
@@ -152,10 +152,10 @@ fn the_papers_own_forms_are_trained_where_they_are_asked_for() {
 
 /// The same people's comparisons as their tastes have it over the texts of the data.
 fn relabelled(mut data: TrainingData) -> TrainingData {
-    let rows = data.items.response.as_ref().unwrap().rows.clone();
+    let response = data.items.response.as_ref().unwrap().clone();
     for (person, of_person) in data.people.iter_mut().enumerate() {
         for row in &mut of_person.comparisons {
-            let taste = |item: usize| rows[[item, 0]] + rows[[item, 1]];
+            let taste = |item: usize| response.of(item)[0] + response.of(item)[1];
             if (taste(row.chosen) > taste(row.rejected)) != (person % 2 == 0) {
                 (row.chosen, row.rejected) = (row.rejected, row.chosen);
             }

@@ -1,8 +1,10 @@
 //! `polyreward embed`: texts in, a Parquet file of embeddings out.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, anyhow, ensure};
@@ -15,7 +17,7 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use polyreward_backbone::{Backbone, EmbedInput};
+use polyreward_backbone::{EmbedInput, Embedded};
 use polyreward_datasets::{Lines, describe, open_lines};
 use polyreward_domain::{Overflow, Prompt, TextForm, check_text};
 use serde::Deserialize;
@@ -43,7 +45,7 @@ pub struct Arguments {
     backbone: Option<PathBuf>,
 }
 
-/// Lines embedded and written at a time.
+/// Rows in a row group: what is held of the output at once.
 const ROWS_AT_ONCE: usize = 8192;
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +56,8 @@ struct Line {
     response: Option<String>,
 }
 
-/// Embeds the file, a part at a time; the output appears whole or not at all.
+/// Embeds the file, a part at a time: the next lines are read, and the last ones written, while texts are encoded. The output
+/// appears whole or not at all.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let overrides =
         Overrides { backbone: PathOverride { path: arguments.backbone.clone() }, ..Overrides::default() };
@@ -64,38 +67,90 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = arguments.out.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staging = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("writing in {}", folder.display()))?;
-    let schema = schema(backbone.info().dim);
-    let properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)).build();
-    let mut writer =
-        ArrowWriter::try_new(staging.as_file().try_clone()?, Arc::clone(&schema), Some(properties))?;
+    let mut table = Table::create(staging.as_file().try_clone()?, backbone.info().dim)?;
     let mut progress = Progress::start("embedding", 0);
-    let mut rows = 0;
-    loop {
-        let part = read_part(&mut lines, &arguments.input)?;
-        if part.is_empty() {
-            break;
+    let began = Instant::now();
+    let file = &arguments.input;
+    let inputs = std::iter::from_fn(|| {
+        let line = lines.next()?;
+        let read = line.map_err(anyhow::Error::from).and_then(|line| parse(file, &lines, &line));
+        Some(read.map(|(of, input)| ((of, lines.share()), input)))
+    });
+    backbone.embed_each(inputs, Overflow::Truncate, None, |(of, share), result| {
+        let text = result.map_err(|error| anyhow!("{}, line {} {error}", file.display(), of.line))?;
+        table.add(of.id, &text)?;
+        if let Some(share) = share {
+            let rate = table.rows as f64 / began.elapsed().as_secs_f64();
+            progress.set_share(share, began, &format!("{} lines, {rate:.0}/s", table.rows));
         }
-        rows += part.len();
-        writer.write(&embed(&backbone, &schema, part, &arguments.input)?)?;
-        progress.set(rows, rows, "lines");
-    }
+        anyhow::Ok(())
+    })?;
+    let rows = table.rows;
     ensure!(rows > 0, "there is no text in {}", arguments.input.display());
-    writer.close()?;
+    table.finish()?;
+    staging.as_file().sync_all()?;
     staging.persist(&arguments.out).with_context(|| format!("writing {}", arguments.out.display()))?;
-    progress.finish(&format!("{rows} embeddings of length {}", backbone.info().dim));
+    let rate = rows as f64 / began.elapsed().as_secs_f64();
+    progress.finish(&format!("{rows} embeddings of length {}, {rate:.0}/s", backbone.info().dim));
     Ok(())
 }
 
-/// The next lines, parsed.
-fn read_part(lines: &mut Lines, file: &Path) -> anyhow::Result<Vec<Parsed>> {
-    let mut part = Vec::new();
-    while part.len() < ROWS_AT_ONCE
-        && let Some(line) = lines.next()
-    {
-        part.push(parse(file, lines, &line?)?);
+/// The output under construction: rows that make the next row group, behind those written.
+struct Table {
+    writer: ArrowWriter<File>,
+    schema: Arc<Schema>,
+    rows: usize,
+    ids: Vec<Option<String>>,
+    values: Vec<f32>,
+    tokens: Vec<u32>,
+    truncated: Vec<bool>,
+}
+
+impl Table {
+    fn create(file: File, dim: usize) -> anyhow::Result<Self> {
+        let schema = schema(dim);
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+            .set_max_row_group_row_count(Some(ROWS_AT_ONCE))
+            .build();
+        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))?;
+        let (ids, values, tokens, truncated) = Default::default();
+        Ok(Self { writer, schema, rows: 0, ids, values, tokens, truncated })
     }
-    Ok(part)
+
+    fn add(&mut self, id: Option<String>, text: &Embedded) -> anyhow::Result<()> {
+        self.rows += 1;
+        self.ids.push(id);
+        self.values.extend_from_slice(&text.embedding);
+        self.tokens.push(u32::try_from(text.tokens).expect("a window is shorter than 2^32"));
+        self.truncated.push(text.truncated);
+        if self.ids.len() == ROWS_AT_ONCE { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> anyhow::Result<()> {
+        let DataType::FixedSizeList(element, dim) = self.schema.field(1).data_type() else {
+            unreachable!("the schema is made below");
+        };
+        let values = Arc::new(Float32Array::from(std::mem::take(&mut self.values)));
+        let embeddings = FixedSizeListArray::try_new(Arc::clone(element), *dim, values, None)?;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(std::mem::take(&mut self.ids))),
+            Arc::new(embeddings),
+            Arc::new(UInt32Array::from(std::mem::take(&mut self.tokens))),
+            Arc::new(BooleanArray::from(std::mem::take(&mut self.truncated))),
+        ];
+        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)?;
+        // What was written is on its way to the disk, and not kept for a larger group.
+        Ok(self.writer.flush()?)
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        if !self.ids.is_empty() {
+            self.write()?;
+        }
+        self.writer.close()?;
+        Ok(())
+    }
 }
 
 fn schema(dim: usize) -> Arc<Schema> {
@@ -109,10 +164,13 @@ fn schema(dim: usize) -> Arc<Schema> {
     ]))
 }
 
-/// A line with its number and its id.
-type Parsed = (u64, Option<String>, EmbedInput);
+/// What an embedding is of.
+struct Of {
+    line: u64,
+    id: Option<String>,
+}
 
-fn parse(file: &Path, lines: &Lines, text: &str) -> anyhow::Result<Parsed> {
+fn parse(file: &Path, lines: &Lines, text: &str) -> anyhow::Result<(Of, EmbedInput)> {
     let number = lines.line();
     let place = || format!("{}, line {number}", file.display());
     let line: Line =
@@ -134,41 +192,5 @@ fn parse(file: &Path, lines: &Lines, text: &str) -> anyhow::Result<Parsed> {
         prompt: Arc::new(line.prompt.unwrap_or_default()),
         response: Arc::from(line.response.unwrap_or_default()),
     };
-    Ok((number, line.id, input))
-}
-
-fn embed(
-    backbone: &Backbone,
-    schema: &Arc<Schema>,
-    part: Vec<Parsed>,
-    file: &Path,
-) -> anyhow::Result<RecordBatch> {
-    let mut numbers = Vec::with_capacity(part.len());
-    let mut ids = Vec::with_capacity(part.len());
-    let mut inputs = Vec::with_capacity(part.len());
-    for (number, id, input) in part {
-        numbers.push(number);
-        ids.push(id);
-        inputs.push(input);
-    }
-    let (mut values, mut tokens, mut truncated) = (Vec::new(), Vec::new(), Vec::new());
-    let results = backbone.embed_blocking(inputs, Overflow::Truncate, None, |_| ())?;
-    for (number, result) in numbers.into_iter().zip(results) {
-        let text = result.map_err(|error| anyhow!("{}, line {number} {error}", file.display()))?;
-        values.extend_from_slice(&text.embedding);
-        tokens.push(u32::try_from(text.tokens).expect("a window is shorter than 2^32"));
-        truncated.push(text.truncated);
-    }
-    let DataType::FixedSizeList(element, dim) = schema.field(1).data_type() else {
-        unreachable!("the schema is made above");
-    };
-    let embeddings =
-        FixedSizeListArray::try_new(Arc::clone(element), *dim, Arc::new(Float32Array::from(values)), None)?;
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(ids)),
-        Arc::new(embeddings),
-        Arc::new(UInt32Array::from(tokens)),
-        Arc::new(BooleanArray::from(truncated)),
-    ];
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    Ok((Of { line: number, id: line.id }, input))
 }

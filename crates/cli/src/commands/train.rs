@@ -1,7 +1,8 @@
 //! `polyreward train`: comparisons in, model folders out.
 
+mod reading;
+
 use std::{
-    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,18 +10,16 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, anyhow, ensure};
-use polyreward_backbone::Backbone;
-use polyreward_domain::{ComparisonRecord, HeadFamily, Split, TextForms};
-use polyreward_heads::{BackboneCard, ModelCard, Person};
-use polyreward_service::embed_corpus;
+use anyhow::{Context, anyhow};
+use polyreward_domain::{HeadFamily, TextForms};
+use polyreward_heads::{BackboneCard, ModelCard};
 use polyreward_training::{
     Fitting, HoldOut, ModelFolder, Progress as TrainingProgress, Provenance, TrainConfig, Trained,
     TrainingData, write_model,
 };
 
 use crate::{
-    commands::open_backbone,
+    commands::{open_backbone, train::reading::Reading},
     config::{self, Config, Overrides, PathOverride, UsageError},
     dataset,
     progress::Progress,
@@ -45,6 +44,10 @@ pub struct Arguments {
     /// Backbone folder
     #[arg(long, value_name = "DIR")]
     backbone: Option<PathBuf>,
+    /// File of embeddings to take known ones from and to add new ones to; made where it is missing. Without it they go to a
+    /// temporary file in the folder of models
+    #[arg(long, value_name = "FILE")]
+    embeddings: Option<PathBuf>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -59,15 +62,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let overrides =
         Overrides { backbone: PathOverride { path: arguments.backbone.clone() }, ..Overrides::default() };
     let mut config = config::load(arguments.config.as_deref(), &overrides)?;
-    let dataset = dataset::read(&arguments.data)?;
-    let records: Vec<ComparisonRecord> = dataset
-        .records
-        .into_iter()
-        .filter(|record| matches!(record.split, None | Some(Split::Train)))
-        .collect();
+    let data_sha256 = dataset::sha256(&arguments.data)?;
     // Which texts share a batch depends on timing, and moves an embedding's last bits. Alone, each text has one
     // embedding, so that a model is a function of its data and seed to the byte; short texts take longer for it.
     config.backbone.max_batch_tokens = 1;
+    // Each text comes once.
+    config.backbone.cache_bytes = 0;
     let backbone = open_backbone(&config)?;
     let card = BackboneCard {
         name: backbone.info().name.clone(),
@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let provenance = |head: HeadFamily| Provenance {
         name: head.as_str().parse().expect("a family's name is a model name"),
         backbone: card.clone(),
-        data_sha256: dataset.sha256.clone(),
+        data_sha256: data_sha256.clone(),
         seed: arguments.seed,
         polyreward_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -92,7 +92,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let data = embed(&backbone, &records, forms_of(&missing, &config))?;
+    let reading = Reading {
+        files: &arguments.data,
+        forms: forms_of(&missing, &config),
+        max_comparisons_per_user: config.train.max_comparisons_per_user,
+        seed: arguments.seed,
+        embeddings: arguments.embeddings.as_deref(),
+        scratch: &arguments.out,
+    };
+    let data = reading.read(&backbone)?;
+    // Its weights and threads are not needed any more.
+    backbone.shutdown();
+    drop(backbone);
     let rows = fit_all(&missing, &data, &config.train, arguments, &provenance)?;
     let header = [
         "model",
@@ -228,43 +239,6 @@ fn trained_before(
         }
     }
     Ok(None)
-}
-
-fn embed(
-    backbone: &Backbone,
-    records: &[ComparisonRecord],
-    forms: TextForms,
-) -> anyhow::Result<TrainingData> {
-    ensure!(
-        !records.is_empty(),
-        "the data cannot be trained on: every record is of the splits context or query"
-    );
-    let mut progress = Progress::start("embedding", 0);
-    let corpus =
-        embed_corpus(backbone, records, forms, &mut |done, total| progress.set(done, total, "texts"))?;
-    progress.finish(&format!("{} texts, {} of them cut to the window", corpus.texts, corpus.truncated));
-    let mut position: HashMap<&str, usize> = HashMap::new();
-    let mut people: Vec<Person> = Vec::new();
-    let mut ties = 0;
-    for (record, comparison) in records.iter().zip(corpus.comparisons) {
-        let at = *position.entry(record.user_id.as_str()).or_insert_with(|| {
-            people.push(Person {
-                user_id: record.user_id.clone(),
-                attributes: record.attributes.clone(),
-                comparisons: Vec::new(),
-            });
-            people.len() - 1
-        });
-        if comparison.chosen == comparison.rejected {
-            ties += 1;
-        } else {
-            people[at].comparisons.push(comparison);
-        }
-    }
-    if ties > 0 {
-        eprintln!("{ties} comparisons of a text with itself teach nothing and are left out");
-    }
-    Ok(TrainingData { items: corpus.items, people })
 }
 
 fn fit(head: HeadFamily, fitting: &Fitting<'_>) -> anyhow::Result<Trained> {

@@ -186,6 +186,14 @@ fn texts_become_a_parquet_file_in_their_order() {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     let batches: Vec<_> = reader.map(Result::unwrap).collect();
     assert_eq!(batches.iter().map(arrow_array::RecordBatch::num_rows).sum::<usize>(), 3);
+    let ids: Vec<Option<String>> = batches[0]
+        .column_by_name("id")
+        .and_then(|column| column.as_any().downcast_ref::<arrow_array::StringArray>())
+        .unwrap()
+        .iter()
+        .map(|id| id.map(str::to_owned))
+        .collect();
+    assert_eq!(ids, [Some("a".to_owned()), None, None]);
     let columns: Vec<String> =
         batches[0].schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(columns, ["id", "embedding", "tokens", "truncated"]);
@@ -230,4 +238,109 @@ fn gzipped_data_trains_the_same_head() {
         std::fs::read(version.join("head.safetensors")).unwrap()
     };
     assert_eq!(weights("plain"), weights("zipped"));
+}
+
+/// The bytes of the only version of a model.
+fn model_of(place: &Place, out: &str, model: &str) -> [Vec<u8>; 3] {
+    let mut versions = std::fs::read_dir(place.path(out).join(model)).unwrap();
+    let folder = versions.next().unwrap().unwrap().path();
+    ["model.json", "head.safetensors", "evaluation.json"]
+        .map(|file| std::fs::read(folder.join(file)).unwrap())
+}
+
+#[test]
+fn known_embeddings_train_the_same_models_without_a_forward_pass() {
+    let place = Place::new();
+    place.write("people.jsonl", &people(24));
+    let train = |out: &str, more: &[&str]| {
+        let arguments = ["train", "--data", "people.jsonl", "--heads", "bt,pal-b", "--out", out];
+        let output = place.run(&[&arguments, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    train("without", &[]);
+    let file = ["--embeddings", "texts.embeddings"];
+    assert!(train("first", &file).contains(" texts, 0 of them known"));
+    let written = std::fs::read(place.path("texts.embeddings")).unwrap();
+    let said = train("second", &file);
+    let texts = said.split(" texts, ").next().unwrap().rsplit(' ').next().unwrap();
+    assert!(said.contains(&format!(" texts, {texts} of them known")), "{said}");
+    assert_eq!(std::fs::read(place.path("texts.embeddings")).unwrap(), written);
+    for model in ["bt", "pal-b"] {
+        let expected = model_of(&place, "without", model);
+        assert_eq!(model_of(&place, "first", model), expected);
+        assert_eq!(model_of(&place, "second", model), expected);
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(place.path("without")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "a run leaves more than its models: {left:?}");
+}
+
+#[test]
+fn embeddings_that_are_cut_or_of_another_backbone_are_refused() {
+    let place = Place::new();
+    place.write("people.jsonl", &people(24));
+    let train = ["train", "--data", "people.jsonl", "--heads", "bt", "--embeddings", "texts.embeddings"];
+    let output = place.run(&train);
+    assert!(output.status.success(), "{}", stderr(&output));
+    std::fs::remove_dir_all(place.path("models")).unwrap();
+    let whole = std::fs::read(place.path("texts.embeddings")).unwrap();
+    let refused = |bytes: &[u8], backbone: &str, part: &str| {
+        std::fs::write(place.path("texts.embeddings"), bytes).unwrap();
+        let folder = crate::support::backbone().with_file_name(backbone);
+        let output = place.command(&train).env("POLYREWARD_BACKBONE__PATH", folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.contains("texts.embeddings") && text.contains(part), "{part:?} is not in: {text}");
+        assert!(!place.path("models/bt").exists(), "a refused run leaves a model");
+        assert_eq!(
+            std::fs::read(place.path("texts.embeddings")).unwrap(),
+            bytes,
+            "a refused file is changed"
+        );
+    };
+    refused(&whole[..whole.len() - 4], "tiny-encoder", "cut off");
+    refused(&whole, "tiny-encoder-cls", "another backbone");
+    refused(b"PAR1", "tiny-encoder", "not a file of embeddings");
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    refused(&damaged, "tiny-encoder", "checksum");
+}
+
+#[test]
+fn one_person_trains_no_more_than_the_cap_and_the_model_says_so() {
+    let place = Place::new();
+    let ordinary = people(24);
+    let one = "{\"user_id\": \"loud\", \"prompt\": \"A drink?\", \"chosen\": \"coffee number N\", \"rejected\": \"tea\"}\n";
+    let loud: String = (0..60).map(|at| one.replace('N', &at.to_string())).collect();
+    place.write("people.jsonl", &format!("{ordinary}{loud}"));
+    place.write("capped.toml", "[train]\nmax_comparisons_per_user = 30\n");
+    let train = |out: &str, more: &[&str]| {
+        let arguments = ["train", "--data", "people.jsonl", "--heads", "bt", "--out", out];
+        let output = place.run(&[&arguments, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let [card, _, _] = model_of(&place, out, "bt");
+        (serde_json::from_slice::<Value>(&card).unwrap(), stderr(&output))
+    };
+    let capped = ["--config", "capped.toml"];
+    let (card, said) = train("capped", &capped);
+    assert!(said.contains("1 people brought more than 30 comparisons: 30 of theirs"), "{said}");
+    let told = serde_json::json!({"at_most": 30, "people": 1, "left_out": 30});
+    assert_eq!(card["training"]["comparisons_of_one_person"], told);
+    let (free, _) = train("free", &[]);
+    assert_eq!(free["training"]["comparisons_of_one_person"]["left_out"], 0);
+    let rows = |card: &Value| -> u64 {
+        let data = &card["training_data"];
+        ["comparisons", "validation_comparisons", "held_out_comparisons"]
+            .map(|key| data[key].as_u64().unwrap())
+            .iter()
+            .sum()
+    };
+    assert_eq!(rows(&free), rows(&card) + 30);
+    train("again", &capped);
+    assert_eq!(model_of(&place, "again", "bt"), model_of(&place, "capped", "bt"));
+    // Another cap is another training, not one that is there already.
+    let arguments = ["train", "--data", "people.jsonl", "--heads", "bt", "--out", "capped"];
+    let other = place.run(&arguments);
+    assert!(!stderr(&other).contains("is there already"), "{}", stderr(&other));
 }

@@ -87,7 +87,8 @@ async fn rewards_stay_right_while_the_cache_dies_comes_back_and_holds_rubbish() 
     let written = names(&redis, 15).await;
     assert_eq!(server.terminate(), Some(0));
     for (at, name) in written.iter().enumerate() {
-        let rubbish = ["", "rubbish", &"x".repeat(1 << 16)][at % 3];
+        let long = "x".repeat(1 << 16);
+        let rubbish = ["", "rubbish", &long][at % 3];
         redis.command(&["SET", name, rubbish]).await;
     }
     let server = serve(&place, &redis, "people").await;

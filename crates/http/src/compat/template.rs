@@ -87,7 +87,7 @@ mod tests {
         let (prompt, response) = template.take_apart(text)?;
         let turns = match prompt {
             Prompt::Chat(messages) => messages.into_iter().map(|turn| (turn.role, turn.content)).collect(),
-            Prompt::Text(_) | Prompt::Raw(_) => Vec::new(),
+            Prompt::Text(_) | Prompt::Raw(_) | Prompt::Tokens(_) => Vec::new(),
         };
         Some((turns, response))
     }

@@ -28,7 +28,7 @@ use polyreward_service::{
 };
 use polyreward_storage::Storage;
 use polyreward_storage_sqlite::{SqliteOptions, SqliteStorage};
-use polyreward_training::{HoldOut, Provenance, Trained, TrainingData, write_model};
+use polyreward_training::{CappedPeople, HoldOut, Provenance, Trained, TrainingData, write_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
@@ -477,5 +477,5 @@ fn training_data(backbone: &Backbone) -> TrainingData {
         attributes: [].into(),
         comparisons: comparisons.to_vec(),
     });
-    TrainingData { people: people.collect(), items: corpus.items }
+    TrainingData { people: people.collect(), items: corpus.items, capped: CappedPeople::default() }
 }

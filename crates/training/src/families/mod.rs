@@ -180,9 +180,9 @@ mod tests {
     const ITEMS: usize = 60;
 
     fn items(rng: &mut ChaCha8Rng) -> Items {
-        let mut form = |texts: usize| EmbeddedForm {
-            rows: Array2::from_shape_fn((texts, 7), |_| rng.random_range(-1.0_f32..1.0)),
-            of_item: (0..ITEMS).map(|item| item % texts).collect(),
+        let mut form = |texts: usize| {
+            let rows = Array2::from_shape_fn((texts, 7), |_| rng.random_range(-1.0_f32..1.0));
+            EmbeddedForm::in_memory(rows, (0..ITEMS).map(|item| (item % texts) as u32).collect())
         };
         Items {
             len: ITEMS,

@@ -6,7 +6,7 @@ use polyreward_domain::{HeadFamily, TextForm};
 use polyreward_heads::{Calibration, Head, ItemComparison, Person, evaluation::PersonPredictions};
 use polyreward_service::Model;
 use polyreward_training::{
-    Fitting, HoldOut, TrainConfig, TrainingData, TrainingError, calibrate_on_held_out, predict,
+    CappedPeople, Fitting, HoldOut, TrainConfig, TrainingData, TrainingError, calibrate_on_held_out, predict,
 };
 
 use super::{
@@ -42,7 +42,11 @@ pub(super) fn measure(
             && query.people.iter().any(|person| value(person).as_ref() == Some(group))
     });
     let mut progress = Progress::start("oracle", trained.len());
-    let mut data = TrainingData { items: study.corpus.items.clone(), people: Vec::new() };
+    let mut data = TrainingData {
+        items: study.corpus.items.clone(),
+        people: Vec::new(),
+        capped: CappedPeople::default(),
+    };
     let mut everybody: Vec<PersonPredictions> = vec![Vec::new(); query.people.len()];
     let mut groups = BTreeMap::new();
     let count = trained.len();

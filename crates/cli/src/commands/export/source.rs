@@ -205,6 +205,7 @@ impl Source {
             for (model, states) in believers.models.iter().zip(&mut by_model) {
                 match states.next().context("a model judges everybody")? {
                     Ok(Resolved { person, state: Some(state) }) => {
+                        let state = state.view();
                         let covariance = state.covariance();
                         write(&State {
                             user_id,

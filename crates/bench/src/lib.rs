@@ -15,5 +15,5 @@ mod svg;
 
 pub use criterion::inner_pieces;
 pub use machine::{Machine, Revision};
-pub use record::{Curve, Failure, Figure, Judged, Part, Recorder, Series, parts};
+pub use record::{Curve, Failure, Figure, Judged, Part, Recorder, Series, Skipped, parts};
 pub use render::Report;

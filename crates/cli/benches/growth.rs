@@ -214,7 +214,7 @@ fn responses(part: &mut Part) -> anyhow::Result<()> {
 
 /// Texts of 16 to 256 tokens, never seen: alone, and 64 in a request.
 fn tokens(part: &mut Part) -> anyhow::Result<()> {
-    const MANY: usize = 64;
+    let many = much(64, 8);
     let runtime = common::runtime()?;
     let server = Server::start(&[])?;
     // Common words, one token each.
@@ -227,7 +227,7 @@ fn tokens(part: &mut Part) -> anyhow::Result<()> {
         let items: Vec<Value> = (0..texts).map(|at| json!({"prompt": "", "responses": [text(at)]})).collect();
         json!({"model": PLAIN, "items": items})
     };
-    let mut lines = [("alone", 1, 5), (("64 in a request, for each"), MANY, 1)]
+    let mut lines = [("alone", 1, 5), (&format!("{many} in a request, for each"), many, 1)]
         .map(|(name, texts, each)| (Line { name: name.to_owned(), points: Vec::new() }, texts, each));
     for words in [8, 24, 56, 120, 184, 244] {
         // How many tokens these are, the server says.

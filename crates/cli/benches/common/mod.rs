@@ -14,6 +14,7 @@ use polyreward_bench::{
     Recorder,
     load::{Bounds, Request, Requests, Run, Target, closed, closed_keeping},
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -38,7 +39,15 @@ pub fn recorder(bench: &str) -> anyhow::Result<Option<Recorder>> {
     if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
         return Ok(None);
     }
+    allow_connections()?;
     Recorder::open(&folder().join("parts"), bench, is_quick()).map(Some)
+}
+
+/// As many open files as the system lets this process and the servers that it starts have: a thousand clients are a thousand.
+fn allow_connections() -> anyhow::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Where benches leave what they find.

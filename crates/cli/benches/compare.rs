@@ -205,7 +205,7 @@ fn scenarios(answers: &Arc<Vec<Text>>, people: usize) -> Vec<Scenario> {
         ),
         scenario("64 warm responses of a prompt, one client", 1, much(200, 20), always(post(&known))),
         scenario("a pair for everybody, one client", 1, much(50, 5), always(post(&everybody))),
-        scenario("64 texts never seen, 4 clients", 4, much(8, 4), never_seen(64)),
+        scenario("64 texts never seen, 4 clients", 4, much(8, 4), never_seen(much(64, 8))),
         scenario("one text never seen, one client", 1, much(60, 10), never_seen(1)),
         scenario("8 examples of somebody new, 8 clients", 8, much(64, 8), learn),
     ]

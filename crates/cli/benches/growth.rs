@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 
 /// The model where one stands for all.
 const MODEL: &str = "pal-a";
-/// The model that reads the fewest forms of a text.
+/// A model that asks nothing of people.
 const PLAIN: &str = "bt";
 const MODELS: [&str; 6] = ["bt", "lore", "pal-a", "pal-b", "vpl", "micro"];
 /// Crowds that every model is asked for, and beyond them those that one is asked for.
@@ -229,11 +229,13 @@ fn tokens(part: &mut Part) -> anyhow::Result<()> {
     };
     let mut lines = [("alone", 1, 5), (&format!("{many} in a request, for each"), many, 1)]
         .map(|(name, texts, each)| (Line { name: name.to_owned(), points: Vec::new() }, texts, each));
+    let mut forms = 0.0;
     for words in [8, 24, 56, 120, 184, 244] {
         // How many tokens these are, the server says.
         let probe = runtime.block_on(common::ask(server.target, post(&body(words, 99_999, 1))))?;
         let usage = |field: &str| probe["usage"][field].as_f64().context("an answer without usage");
-        let tokens = usage("tokens")? / usage("texts")?;
+        forms = usage("texts")?;
+        let tokens = usage("tokens")? / forms;
         for (line, texts, _) in &mut lines {
             let texts = *texts;
             line.points.push((tokens, never_seen(move |number| body(words, number, texts))));
@@ -255,7 +257,7 @@ fn tokens(part: &mut Part) -> anyhow::Result<()> {
         unit: "ms".into(),
         series,
         additive: true,
-        note: format!("`/score` with `{PLAIN}`, which reads one form of a text."),
+        note: format!("`/score` with `{PLAIN}`. Forms of a response that it reads, each encoded as a text of its own: {forms}."),
     });
     Ok(())
 }

@@ -22,7 +22,7 @@ use polyreward_bench::{
 };
 use serde_json::json;
 
-/// The model that reads the fewest forms of a text.
+/// A model that asks nothing of people.
 const MODEL: &str = "bt";
 /// Clients that find what can be answered.
 const CLIENTS: usize = 64;

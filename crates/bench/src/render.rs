@@ -371,10 +371,15 @@ fn show_curve(curve: &Curve, text: &mut String) {
     }
 }
 
-/// How a series grows, in words.
+/// How a series grows, in words. Without any of it something else may happen, as nothing is learned from no example: that point
+/// is not looked at.
 fn growth(curve: &Curve, series: &Series) -> Option<String> {
-    let medians: Vec<(f64, f64)> =
-        series.points.iter().filter_map(|(x, values)| Some((*x, Spread::of(values)?.median))).collect();
+    let medians: Vec<(f64, f64)> = series
+        .points
+        .iter()
+        .filter(|(x, _)| *x > 0.0)
+        .filter_map(|(x, values)| Some((*x, Spread::of(values)?.median)))
+        .collect();
     let line = Line::through(&medians)?;
     let Line { fixed, per_unit, furthest } = line;
     if furthest > NO_LINE && medians.len() > 2 {

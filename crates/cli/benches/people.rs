@@ -1,191 +1,220 @@
-//! `make bench`: what people cost, against the budgets: adapting one, asking for ten thousand, and a server that does nothing.
+//! `make bench`: what people cost, against the budgets: adapting one, asking for ten thousand, training; and idle memory.
 //!
 //! The models are those of the sample data, the texts are its answers, their embeddings known. People are made up on the
-//! spot. Traffic stays on loopback and is bounded.
+//! spot.
 
 mod common;
 
 use std::{
-    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, ensure};
-use common::Server;
-use futures::{StreamExt, TryStreamExt, stream};
+use common::{Server, Text, much};
 use polyreward_backbone::{Backbone, BackboneOptions};
+use polyreward_bench::{
+    Curve, Part, Series, Skipped,
+    load::{Request, always},
+};
 use polyreward_domain::{
     Attributes, Comparison, ComparisonRecord, HeadFamily, LabelConfidence, Prompt, Strength, TextForm,
 };
-use polyreward_heads::Observation;
+use polyreward_heads::{Head, Observation};
 use polyreward_service::{Corpus, Model, ModelRegistry, embed_corpus};
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// Repetitions of a measurement in process.
-const REPETITIONS: usize = 200;
-/// Alternations of a measurement over HTTP.
-const ROUNDS: usize = 15;
 /// Examples that a person brings.
 const EXAMPLES: usize = 8;
-/// Everybody.
-const PEOPLE: usize = 10_000;
-/// Examples of each of them.
+/// How many a person may have learned from.
+const CURVE: [usize; 8] = [0, 1, 2, 4, 8, 64, 256, 512];
+/// Examples of each of everybody.
 const EXAMPLES_OF_EACH: usize = 2;
-
-/// Posts of examples at once.
-const POSTS_AT_ONCE: usize = 8;
-
-/// Response texts with their prompts.
-type Texts = Vec<(String, String)>;
+/// A file of the 20 160 comparisons of the budget.
+const PERSONA: &str = "BENCH_PERSONA";
 
 fn main() -> anyhow::Result<()> {
-    if common::is_only_listed() {
-        return Ok(());
-    }
-    let texts = common::sample()?;
-    let mut report = "# People\n\nBudgets of the specification, section 9.\n".to_owned();
+    let Some(mut recorder) = common::recorder("people")? else { return Ok(()) };
+    recorder.section("adapting", adapting)?;
+    recorder.section("memory", memory)?;
+    recorder.section("ten thousand people", asking_for_many)?;
+    recorder.section("training", training)?;
+    recorder.finish()
+}
+
+/// The models of the sample, on the server's backbone.
+fn models() -> anyhow::Result<(Backbone, Vec<Arc<Model>>)> {
     let backbone = Backbone::open(&common::backbone()?, &BackboneOptions::default())?;
     let registry = ModelRegistry::open(&common::models()?, backbone.info().clone())?;
-    let models: Vec<Arc<Model>> = registry.registered().models().cloned().collect();
-    report += &adapting(&models, &embedded(&backbone, &texts)?)?;
-    backbone.shutdown();
-    drop(backbone);
-    let idle = Server::start(&[], &[])?.resident_mib().context("the system tells of no memory")?;
-    writeln!(report, "\nMemory of an idle server with all models: {idle:.0} MiB (budget 350).")?;
-    report += &asking_for_many(&models, &texts)?;
-    common::publish("people.md", &report)
+    Ok((backbone, registry.registered().models().cloned().collect()))
 }
 
 /// Comparisons of two answers to a prompt each, embedded in every form.
-fn embedded(backbone: &Backbone, texts: &Texts) -> anyhow::Result<Corpus> {
-    let record = |at: usize| ComparisonRecord {
-        user_id: "somebody".parse().expect("letters make a name"),
-        attributes: Attributes::new(),
-        comparison: Comparison {
-            prompt: Prompt::Text(texts[5 * at].0.clone()),
-            chosen: texts[5 * at].1.clone(),
-            rejected: texts[5 * at + 1].1.clone(),
-            strength: Strength::default(),
-            label_confidence: LabelConfidence::default(),
-            rationale: None,
-        },
-        id: None,
-        created_at: None,
-        split: None,
-        tags: Vec::new(),
+fn embedded(backbone: &Backbone, texts: &[Text], count: usize) -> anyhow::Result<Corpus> {
+    let record = |at: usize| -> anyhow::Result<ComparisonRecord> {
+        let example = common::example(texts, 0, at);
+        let text = |field: &str| example[field].as_str().map(str::to_owned).context("a text");
+        Ok(ComparisonRecord {
+            user_id: "somebody".parse()?,
+            attributes: Attributes::new(),
+            comparison: Comparison {
+                prompt: Prompt::Text(text("prompt")?),
+                chosen: text("chosen")?,
+                rejected: text("rejected")?,
+                strength: Strength::default(),
+                label_confidence: LabelConfidence::default(),
+                rationale: None,
+            },
+            id: None,
+            created_at: None,
+            split: None,
+            tags: Vec::new(),
+        })
     };
-    let records: Vec<ComparisonRecord> = (0..EXAMPLES).map(record).collect();
+    let records: Vec<ComparisonRecord> = (0..count).map(record).collect::<anyhow::Result<_>>()?;
     Ok(embed_corpus(backbone, &records, TextForm::ALL.into_iter().collect(), &mut |_, _| ())?)
 }
 
-/// Milliseconds from known embeddings of a person's examples to their state.
-fn adapting(models: &[Arc<Model>], corpus: &Corpus) -> anyhow::Result<String> {
-    let items = &corpus.items;
-    let mut text = format!(
-        "\n{EXAMPLES} new examples, from their embeddings to the person's state, one thread, {REPETITIONS} times.\n\n\
-         | head | features and state, ms: min | median | max | state alone, ms: median | budget |\n|---|---|---|---|---|---|\n"
-    );
-    for model in models {
+/// From known embeddings of a person's examples to their state, one thread.
+fn adapting(part: &mut Part) -> anyhow::Result<()> {
+    let texts = common::sample()?;
+    let (backbone, models) = models()?;
+    let corpus = embedded(&backbone, &texts, CURVE[CURVE.len() - 1])?;
+    // What eight new examples bring is embeddings of their own texts alone.
+    let new = embedded(&backbone, &texts, EXAMPLES)?;
+    backbone.shutdown();
+    let mut series = Vec::new();
+    for model in &models {
         let head = model.head.as_ref();
         let (mut whole, mut alone) = (Vec::new(), Vec::new());
-        for _ in 0..REPETITIONS {
+        for _ in 0..much(200, 20) {
             let started = Instant::now();
-            let features = items.features(head, &(0..items.len).collect::<Vec<_>>())?;
+            let rows = (0..new.items.len).collect::<Vec<_>>();
+            let features = new.items.features(head, &rows)?;
             let between = Instant::now();
-            let examples: Vec<Observation<'_>> = corpus
-                .comparisons
-                .iter()
-                .map(|row| Observation {
-                    chosen: features.row(row.chosen),
-                    rejected: features.row(row.rejected),
-                    names: items.names_of(row),
-                    strength: 1.0,
-                    label_confidence: 1.0,
-                })
-                .collect();
+            let examples = observations(&new, &features, EXAMPLES);
             std::hint::black_box(head.adapt(&examples, None)?);
             whole.push(1e3 * started.elapsed().as_secs_f64());
             alone.push(1e3 * between.elapsed().as_secs_f64());
         }
-        let budget = if head.family() == HeadFamily::Vpl { 3.0 } else { 1.0 };
-        let ([min, median, max], [_, alone, _]) = (common::spread(whole), common::spread(alone));
-        writeln!(text, "| {} | {min:.3} | {median:.3} | {max:.3} | {alone:.3} | {budget} |", head.family())?;
+        let vpl = head.family() == HeadFamily::Vpl;
+        let name = head.family().to_string();
+        part.judge(if vpl { "adapting-vpl" } else { "adapting" }, Some(&name), whole);
+        part.figure("adapting", format!("{name}, {EXAMPLES} examples, features known"), "ms", alone);
+        series.push(by_examples(&name, head, &corpus)?);
     }
-    Ok(text)
+    part.curves.push(Curve {
+        title: "Examples of a user: their state".into(),
+        per: "example".into(),
+        what: "features known, to the state".into(),
+        unit: "ms".into(),
+        series,
+        additive: true,
+        note: "In process, one thread, by the models of the sample.".into(),
+    });
+    Ok(())
+}
+
+fn observations<'a>(
+    corpus: &'a Corpus,
+    features: &'a ndarray::Array2<f32>,
+    count: usize,
+) -> Vec<Observation<'a>> {
+    corpus.comparisons[..count]
+        .iter()
+        .map(|row| Observation {
+            chosen: features.row(row.chosen),
+            rejected: features.row(row.rejected),
+            names: corpus.items.names_of(row),
+            strength: 1.0,
+            label_confidence: 1.0,
+        })
+        .collect()
+}
+
+fn by_examples(name: &str, head: &dyn Head, corpus: &Corpus) -> anyhow::Result<Series> {
+    let features = corpus.items.features(head, &(0..corpus.items.len).collect::<Vec<_>>())?;
+    let mut points = Vec::new();
+    for count in CURVE {
+        let examples = observations(corpus, &features, count);
+        let mut times = Vec::new();
+        for _ in 0..much(15, 3) {
+            let started = Instant::now();
+            std::hint::black_box(head.adapt(&examples, None)?);
+            times.push(1e3 * started.elapsed().as_secs_f64());
+        }
+        points.push((count as f64, times));
+    }
+    Ok(Series { name: name.to_owned(), points })
+}
+
+fn memory(part: &mut Part) -> anyhow::Result<()> {
+    let resident = || Server::start(&[])?.resident_mib().context("the system tells of no memory");
+    let values = (0..3).map(|_| resident()).collect::<anyhow::Result<_>>()?;
+    part.judge("idle-memory", Some("with all models of the sample"), values);
+    Ok(())
 }
 
 /// How much longer a pair takes for everybody than for one person.
-fn asking_for_many(models: &[Arc<Model>], texts: &Texts) -> anyhow::Result<String> {
-    let server = Server::start(&[], &[])?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    runtime.block_on(post_people(&client, &server.url, texts))?;
-    let (prompt, a) = &texts[0];
-    let pairs = json!([{"prompt": prompt, "response_a": a, "response_b": texts[1].1}]);
-    let mut text = format!(
-        "\nOne pair, embeddings and states known, over HTTP, {ROUNDS} rounds: for one person, and for an audience of \
-         {PEOPLE}.\n\n| model | one, ms: median | everybody, ms: median | more, ms: min | median | max | budget |\n\
-         |---|---|---|---|---|---|---|\n"
-    );
-    let ask = |body: &Value| -> anyhow::Result<(f64, Value)> {
-        let body = body.to_string();
-        let started = Instant::now();
-        let answer: Value = runtime.block_on(async {
-            let request = client
-                .post(format!("{}/score", server.url))
-                .header("content-type", "application/json")
-                .timeout(Duration::from_mins(2))
-                .body(body);
-            anyhow::Ok(request.send().await?.error_for_status()?.json().await?)
-        })?;
-        Ok((1e3 * started.elapsed().as_secs_f64(), answer))
-    };
-    let bodies = |model: &Model| {
+fn asking_for_many(part: &mut Part) -> anyhow::Result<()> {
+    let people = much(10_000, 500);
+    let texts = Arc::new(common::sample()?);
+    let server = Server::start(&[])?;
+    let runtime = common::runtime()?;
+    runtime.block_on(common::post_people(server.target, &texts, 0..people, EXAMPLES_OF_EACH))?;
+    let (_, models) = models()?;
+    for model in models {
         let name = model.reference.to_string();
-        let one = json!({"model": name, "pairs": pairs, "user_id": "person-0"});
+        let pairs = json!([common::pair(&texts)]);
+        let one = json!({"model": name, "pairs": pairs, "user_id": "person-0"}).to_string();
         let audience = json!({"group": {}, "aggregate": ["mean"]});
-        [one, json!({"model": name, "pairs": pairs, "audience": audience})]
-    };
-    // Once to warm up.
-    for model in models {
-        let [one, everybody] = bodies(model);
-        ask(&one)?;
-        let users = ask(&everybody)?.1["audience"]["users"].as_u64();
-        ensure!(users == Some(PEOPLE as u64), "the audience has {users:?} members");
-    }
-    for model in models {
-        let [one, everybody] = bodies(model);
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            let ((alone, _), (together, _)) = (ask(&one)?, ask(&everybody)?);
-            for (times, value) in times.iter_mut().zip([alone, together, together - alone]) {
-                times.push(value);
-            }
+        let all = json!({"model": name, "pairs": pairs, "audience": audience}).to_string();
+        let [one, all] = [one, all].map(|body| Request::post("/score", body));
+        // To warm up, and to see that everybody is there.
+        runtime.block_on(common::ask(server.target, one.clone()))?;
+        let users = runtime.block_on(common::ask(server.target, all.clone()))?["audience"]["users"].as_u64();
+        ensure!(users == Some(people as u64), "the audience has {users:?} members");
+        let ask = |request: &Request| -> anyhow::Result<f64> {
+            let times = runtime.block_on(common::one_by_one(server.target, 1, always(request.clone())))?;
+            common::median(&times)
+        };
+        let [mut alone, mut more] = [const { Vec::new() }; 2];
+        for _ in 0..much(15, 3) {
+            let (one, all) = (ask(&one)?, ask(&all)?);
+            alone.push(one);
+            more.push(all - one);
         }
-        let [alone, together, more] = times.map(common::spread);
-        writeln!(
-            text,
-            "| {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | 10 |",
-            model.card.head, alone[1], together[1], more[0], more[1], more[2]
-        )?;
+        let head = model.card.head.to_string();
+        part.judge("many-people", Some(&head), more);
+        part.figure("ten thousand people", format!("{head}, one person"), "ms", alone);
     }
-    Ok(text)
+    Ok(())
 }
 
-/// Everybody, each with a few examples of their own choice among the sample's answers.
-async fn post_people(client: &reqwest::Client, url: &str, texts: &Texts) -> anyhow::Result<()> {
-    let posts = (0..PEOPLE).map(|person| {
-        let example = |example: usize| {
-            // Any two answers to one prompt; the sample has five to each.
-            let at = (person * 7 + example * 13) % (texts.len() / 5) * 5;
-            let (chosen, other) = (at + person % 5, at + (person + 1 + example) % 5);
-            json!({"prompt": texts[chosen].0, "chosen": texts[chosen].1, "rejected": texts[other].1})
-        };
-        let examples: Vec<Value> = (0..EXAMPLES_OF_EACH).map(example).collect();
-        let request = client.post(format!("{url}/users/person-{person}/examples"));
-        let request = request.json(&json!({"examples": examples}));
-        async move { anyhow::Ok(request.send().await?.error_for_status().map(|_| ())?) }
-    });
-    stream::iter(posts).buffer_unordered(POSTS_AT_ONCE).try_collect().await
+/// Seconds from known embeddings to six model folders, as `polyreward train` says them.
+fn training(part: &mut Part) -> anyhow::Result<()> {
+    let Some(data) = std::env::var_os(PERSONA).map(PathBuf::from) else {
+        return Err(Skipped(format!("{PERSONA} names no file of the 20 160 comparisons")).into());
+    };
+    ensure!(data.is_file(), "there is no {}", data.display());
+    let out = tempfile::tempdir()?;
+    let output = Command::new(Path::new(env!("CARGO_BIN_EXE_polyreward")))
+        .arg("train")
+        .arg("--data")
+        .arg(&data)
+        .args(["--heads", "bt,lore,pal-a,pal-b,vpl,micro", "--backbone"])
+        .arg(common::backbone()?)
+        .arg("--out")
+        .arg(out.path())
+        .output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "polyreward train failed: {}", told.lines().last().unwrap_or_default());
+    let seconds = told
+        .lines()
+        .find_map(|line| line.strip_prefix("trained 6 heads from known embeddings in ")?.strip_suffix(" s"))
+        .context("polyreward train did not say how long it took")?;
+    part.judge("training", None, vec![seconds.parse()?]);
+    Ok(())
 }

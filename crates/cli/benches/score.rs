@@ -1,96 +1,155 @@
-//! `make bench`: what the server adds to the encoder, as ratios inside one run.
+//! `make bench`: what the server adds to the encoder, and to a handler that does nothing, as ratios inside one run.
 //!
-//! Starts the real binary with its embedding cache off, so that every text is one it has not seen, and alternates
-//! between it and a bare loop over ONNX Runtime on the same texts. Absolute figures drift with the machine; the ratios
-//! are what is reported, as min, median and max over the rounds. Traffic stays on loopback and is bounded.
+//! Texts never seen: the real binary with its embedding cache off alternates with a bare loop over ONNX Runtime on the same
+//! texts. Warm embeddings: it alternates with a server whose `/score` only parses and answers, in a process of its own, too.
 
 mod common;
 
 use std::{
-    fmt::Write as _,
     path::Path,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use common::Server;
-use futures::{StreamExt, stream};
+use common::{Server, Text, much};
 use ort::{session::Session, value::TensorRef};
 use polyreward_backbone::{
     Backbone, BackboneOptions, EmbedInput, TokenizedText, batch::least_cost_cuts, environment,
     session_builder,
 };
+use polyreward_bench::{
+    Part,
+    load::{Bounds, Outcome, Request, Requests, always, closed, closed_keeping},
+};
 use polyreward_domain::{Overflow, Prompt};
 use polyreward_service::ModelRegistry;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
-/// Alternations of every measurement.
-const ROUNDS: usize = 5;
 /// The model that is asked.
 const MODEL: &str = "bt";
-/// Responses a measurement, each encoded in every form that the model reads.
-const TEXTS: usize = 1024;
 /// Texts in a large request.
 const LARGE: usize = 64;
 /// Clients that post one text each.
 const CLIENTS: usize = 64;
+/// Connections of the budget for warm embeddings.
+const CONNECTIONS: usize = 32;
 /// Padded tokens in a batch, the server's default.
 const MAX_BATCH_TOKENS: usize = 1024;
-
-/// One (prompt, response).
-type Text = (String, String);
+/// Makes this program the server that does nothing.
+const FLOOR: &str = "--floor";
 
 fn main() -> anyhow::Result<()> {
-    if common::is_only_listed() {
-        return Ok(());
+    if std::env::args().any(|argument| argument == FLOOR) {
+        return floor();
     }
-    let texts = texts()?;
-    let bare = Bare::open(&common::backbone()?, &texts)?;
-    let server = Server::start(&[], &[("POLYREWARD_BACKBONE__CACHE_BYTES", "0")])?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CLIENTS).build()?;
-    let mut report = Report::default();
-    // One round of each to warm up: pages, arenas, connections.
-    bare.run()?;
-    let reference = runtime.block_on(requests(&client, &server.url, &texts, LARGE, 8))?;
-    for _ in 0..ROUNDS {
-        let bare_seconds = bare.run()?;
-        let tokenize_seconds = bare.tokenize();
-        let many = runtime.block_on(requests(&client, &server.url, &texts, LARGE, 8))?;
-        let alone = runtime.block_on(requests(&client, &server.url, &texts, LARGE, 1))?;
-        let single = runtime.block_on(requests(&client, &server.url, &texts, 1, CLIENTS))?;
-        report.add(
-            "HTTP /score, 8 requests of 64 texts at once / bare ONNX Runtime loop",
-            bare_seconds / many.seconds,
-        );
-        report.add("tokenizer / bare ONNX Runtime loop (time)", tokenize_seconds / bare_seconds);
-        report.add("64 clients of one text / one client of 64 texts", alone.seconds / single.seconds);
-        report.add("64 clients of one text / bare ONNX Runtime loop", bare_seconds / single.seconds);
-        report.rates.push([
-            TEXTS as f64 / bare_seconds,
-            TEXTS as f64 / many.seconds,
-            TEXTS as f64 / single.seconds,
-        ]);
-        for other in [&many, &alone, &single] {
-            report.difference =
-                report.difference.max(largest_difference(&reference.rewards, &other.rewards)?);
-        }
-    }
-    ensure!(report.difference <= 1e-4, "the same texts differ by {} between requests", report.difference);
-    common::publish("report.md", &report.render())
+    let Some(mut recorder) = common::recorder("score")? else { return Ok(()) };
+    recorder.section("texts never seen", unseen)?;
+    recorder.section("warm embeddings", warm)?;
+    recorder.finish()
 }
 
-/// Distinct texts of mixed length, from the sample prompts: every third carries a second answer behind the first.
-fn texts() -> anyhow::Result<Vec<Text>> {
+/// Serves `/score` that only parses and answers, until the process is killed.
+fn floor() -> anyhow::Result<()> {
+    // As the real server's.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("listening on http://{}", listener.local_addr()?);
+        polyreward_http::serve_floor(listener).await;
+        Ok(())
+    })
+}
+
+fn warm(part: &mut Part) -> anyhow::Result<()> {
+    let section = "warm embeddings";
     let answers = common::sample()?;
-    Ok((0..TEXTS)
-        .map(|n| {
-            let (prompt, answer) = &answers[n % answers.len()];
-            let second = if n % 3 == 0 { answers[(n * 7 + 3) % answers.len()].1.as_str() } else { "" };
-            (prompt.clone(), format!("{answer} {second} ({n})"))
-        })
-        .collect())
+    let server = Server::start(&[])?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(FLOOR);
+    let floor = Server::spawn(command, tempfile::tempdir()?).context("the server that does nothing")?;
+    let runtime = common::runtime()?;
+    let time = Duration::from_millis(much(1000, 200) as u64);
+    for (model, judged) in [("pal-a", true), ("bt", false), ("vpl", false)] {
+        let body = json!({"model": model, "pairs": [common::pair(&answers)]}).to_string();
+        let run = |server: &Server, bounds| {
+            let requests = always(Request::post("/score", body.clone()));
+            let run = runtime.block_on(closed(server.target, CONNECTIONS, bounds, requests))?;
+            run.all_answered()
+        };
+        let [mut ratios, mut rates, mut floors, mut p99s] = [const { Vec::new() }; 4];
+        for round in 0..=much(7, 2) {
+            let (bare, real) = (run(&floor, Bounds::time(time))?, run(&server, Bounds::time(time))?);
+            if round == 0 {
+                continue; // to warm up
+            }
+            ratios.push(real.rate() / bare.rate());
+            rates.push(real.rate());
+            floors.push(bare.rate());
+            p99s.push(real.latency_ms(Outcome::Answered, 0.99).context("no answer")?);
+        }
+        if judged {
+            part.judge("warm-throughput", Some(model), ratios);
+            part.judge("warm-p99", Some(model), p99s);
+            part.figure(section, "a handler that only parses and answers", "requests/s", floors);
+        } else {
+            part.figure(section, format!("{model} / only parse and answer, requests/s"), "", ratios);
+            part.figure(section, format!("{model}, p99 at {CONNECTIONS} connections"), "ms", p99s);
+        }
+        part.figure(section, model, "requests/s", rates);
+    }
+    Ok(())
+}
+
+fn unseen(part: &mut Part) -> anyhow::Result<()> {
+    let section = "texts never seen";
+    let answers = common::sample()?;
+    let texts: Vec<Text> = (0..much(1024, 192)).map(|number| common::distinct(&answers, number)).collect();
+    let bare = Bare::open(&common::backbone()?, &texts)?;
+    let server = Server::start(&[("POLYREWARD_BACKBONE__CACHE_BYTES", "0")])?;
+    let runtime = common::runtime()?;
+    let ask = |per_request: usize, at_once: usize| {
+        runtime.block_on(requests(&server, &answers, texts.len(), per_request, at_once))
+    };
+    // One round of each to warm up: pages, arenas, connections.
+    bare.run()?;
+    let reference = ask(LARGE, 8)?;
+    let names = [
+        "tokenizer / bare ONNX Runtime loop, time",
+        "64 clients of one text / one client of 64 texts, throughput",
+        "64 clients of one text / bare ONNX Runtime loop, throughput",
+    ];
+    let (mut budget, mut ratios) = (Vec::new(), [const { Vec::new() }; 3]);
+    let mut rates = [const { Vec::new() }; 3];
+    let mut difference: f64 = 0.0;
+    for _ in 0..much(5, 1) {
+        let bare_seconds = bare.run()?;
+        let tokenize_seconds = bare.tokenize();
+        let (many, alone, single) = (ask(LARGE, 8)?, ask(LARGE, 1)?, ask(1, CLIENTS)?);
+        budget.push(bare_seconds / many.seconds);
+        let values =
+            [tokenize_seconds / bare_seconds, alone.seconds / single.seconds, bare_seconds / single.seconds];
+        ratios.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+        let seconds = [bare_seconds, many.seconds, single.seconds];
+        rates.iter_mut().zip(seconds).for_each(|(column, value)| column.push(texts.len() as f64 / value));
+        for other in [&many, &alone, &single] {
+            difference = difference.max(largest_difference(&reference.rewards, &other.rewards)?);
+        }
+    }
+    ensure!(difference <= 1e-4, "the same texts differ by {difference} between requests");
+    part.judge("unseen-throughput", Some("8 requests of 64 texts at once"), budget);
+    for (name, values) in names.into_iter().zip(ratios) {
+        part.figure(section, name, "", values);
+    }
+    for (name, values) in
+        ["bare loop", "8 requests of 64 at once", "64 clients of one"].into_iter().zip(rates)
+    {
+        part.figure(section, name, "texts/s", values);
+    }
+    part.figure(section, "largest difference between rewards of one text", "reward", vec![difference]);
+    Ok(())
 }
 
 /// The same sessions, threads and batches as the server's, with nothing around them.
@@ -212,88 +271,37 @@ struct Measured {
     rewards: Vec<f64>,
 }
 
-/// Posts all texts, `per_request` in each request, `at_once` requests at a time; rewards in the order of the texts.
+/// Posts the first so many distinct texts, `per_request` in each request, `at_once` requests at a time; rewards in the order
+/// of the texts.
 async fn requests(
-    client: &reqwest::Client,
-    url: &str,
-    texts: &[Text],
+    server: &Server,
+    answers: &[Text],
+    texts: usize,
     per_request: usize,
     at_once: usize,
 ) -> anyhow::Result<Measured> {
-    let bodies: Vec<String> = texts
-        .chunks(per_request)
-        .map(|chunk| {
-            let items: Vec<Value> = chunk
-                .iter()
-                .map(|(prompt, response)| json!({"prompt": prompt, "responses": [response]}))
-                .collect();
-            json!({"model": MODEL, "items": items}).to_string()
-        })
+    let bodies: Vec<Request> = (0..texts)
+        .step_by(per_request)
+        .map(|first| common::distinct_body(answers, MODEL, first, per_request.min(texts - first)))
+        .map(|body| Request::post("/score", body))
         .collect();
-    let started = Instant::now();
-    let answers: Vec<anyhow::Result<Value>> = stream::iter(bodies)
-        .map(|body| async move {
-            let request = client.post(format!("{url}/score")).header("content-type", "application/json");
-            let answer =
-                request.body(body).timeout(Duration::from_mins(2)).send().await?.error_for_status()?;
-            Ok(answer.json().await?)
-        })
-        .buffered(at_once)
-        .collect()
-        .await;
-    let seconds = started.elapsed().as_secs_f64();
-    let mut rewards = Vec::with_capacity(texts.len());
-    for answer in answers {
-        for result in answer?["results"].as_array().context("an answer without results")? {
+    let count = bodies.len();
+    let requests: Requests = Arc::new(move |number| bodies[number].clone());
+    let run = closed_keeping(server.target, at_once, Bounds::requests(count), requests).await?;
+    let mut run = run.all_answered()?;
+    run.answers.sort_by_key(|answer| answer.number);
+    let mut rewards = Vec::with_capacity(texts);
+    for answer in run.answers {
+        let answer: Value = serde_json::from_slice(&answer.body)?;
+        for result in answer["results"].as_array().context("an answer without results")? {
             rewards.push(result["rewards"][0].as_f64().context("a result without a reward")?);
         }
     }
-    ensure!(rewards.len() == texts.len(), "{} rewards for {} texts", rewards.len(), texts.len());
-    Ok(Measured { seconds, rewards })
+    ensure!(rewards.len() == texts, "{} rewards for {texts} texts", rewards.len());
+    Ok(Measured { seconds: run.elapsed_s, rewards })
 }
 
 fn largest_difference(a: &[f64], b: &[f64]) -> anyhow::Result<f64> {
     ensure!(a.len() == b.len(), "answers of different lengths");
     Ok(a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max))
-}
-
-/// Ratios by name, in the order they were first added.
-#[derive(Default)]
-struct Report {
-    ratios: Vec<(&'static str, Vec<f64>)>,
-    rates: Vec<[f64; 3]>,
-    difference: f64,
-}
-
-impl Report {
-    fn add(&mut self, name: &'static str, value: f64) {
-        match self.ratios.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, values)) => values.push(value),
-            None => self.ratios.push((name, vec![value])),
-        }
-    }
-
-    fn render(&self) -> String {
-        let mut text = format!(
-            "# Bench\n\n{TEXTS} texts never seen, {ROUNDS} rounds, all in one run. Ratios of throughput unless said \
-             otherwise.\n\n| ratio | min | median | max |\n|---|---|---|---|\n"
-        );
-        for (name, values) in &self.ratios {
-            let [min, median, max] = common::spread(values.clone());
-            writeln!(text, "| {name} | {min:.3} | {median:.3} | {max:.3} |")
-                .expect("writing to a string cannot fail");
-        }
-        let median = |column: usize| common::spread(self.rates.iter().map(|row| row[column]).collect())[1];
-        writeln!(
-            text,
-            "\nTexts/s on this machine (median): bare loop {:.0}, HTTP {:.0}, 64 clients of one text {:.0}.\n\
-             Largest difference between rewards of the same text over all requests: {:.1e}.",
-            median(0),
-            median(1),
-            median(2),
-            self.difference,
-        )
-        .expect("writing to a string cannot fail");
-        text
-    }
 }

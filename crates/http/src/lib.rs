@@ -28,5 +28,7 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use openapi::openapi_json;
 pub use problem::{InputFault, Problem, ProblemType};
 pub use routes::router;
+#[cfg(feature = "bench")]
+pub use routes::score::floor::{parse_and_answer, serve_floor};
 pub use server::{Drained, ServeOptions, serve};
 pub use state::{AppState, Parts, Readiness};

@@ -96,6 +96,13 @@ pub async fn serve(
     }
 }
 
+/// Serves other routes without an end, within the same bounds on connections.
+#[cfg(feature = "bench")]
+pub(crate) async fn run_bare(listener: TcpListener, router: Router) {
+    let readiness = Readiness::default();
+    Connections::new(router, &readiness, &ServeOptions::default()).accept(&listener).await;
+}
+
 async fn run(
     listener: TcpListener,
     router: Router,

@@ -1,6 +1,8 @@
 //! `POST /score`: rewards and preferences.
 
 mod audience;
+#[cfg(feature = "bench")]
+pub(crate) mod floor;
 mod reply;
 mod request;
 

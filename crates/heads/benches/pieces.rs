@@ -11,7 +11,7 @@ use polyreward_domain::TextForm;
 use polyreward_heads::{
     Activation, BradleyTerry, BtParameters, Calibration, Distance, FormInput, Head, IdealPoint, Layer, Lore,
     LoreParameters, Micro, MicroParameters, Mlp, Observation, PalA, PalAParameters, PalB, PalBParameters,
-    TextEmbeddings, TextInput, Trunk, UserState, Vpl, VplParameters,
+    StateView, TextEmbeddings, TextInput, Trunk, Vpl, VplParameters,
 };
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -144,7 +144,7 @@ fn heads(criterion: &mut Criterion) {
         let examples = examples(&features, EXAMPLES);
         let (a, b) = (features.slice(s![0..1, ..]), features.slice(s![1..2, ..]));
         let known = head.adapt(&examples, None).expect(SIZES_FIT);
-        let people: Vec<&UserState> = vec![&known; PEOPLE];
+        let people: Vec<StateView<'_>> = vec![known.view(); PEOPLE];
 
         let mut group = criterion.benchmark_group("features");
         group.throughput(Throughput::Elements(TEXTS as u64));

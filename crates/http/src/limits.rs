@@ -30,6 +30,9 @@ pub(crate) const GRPC_TIMEOUT_HEADER: &str = "grpc-timeout";
 const WAITING_A_PLACE: usize = 4;
 /// Routes whose clients give up after a few seconds of refusals, and then stop a training run.
 const PATIENT: [&str; 2] = ["/get_reward", "/rm"];
+/// Of so many places in flight, one is never theirs: whoever waits is first at a place that becomes free, and a training
+/// run of thousands would leave nobody else any.
+const LEFT_TO_OTHERS: usize = 4;
 
 /// How long a refused request may take to send what is left of its body. A connection that is closed on a
 /// client which still writes is reset, and the client never reads why it was refused.
@@ -80,6 +83,8 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     requests: Arc<Semaphore>,
+    /// Those of them that requests which wait may take.
+    patient: Arc<Semaphore>,
     /// Requests that wait for a place instead of being refused.
     waiting: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
@@ -88,24 +93,44 @@ pub(crate) struct Admission {
 impl Admission {
     pub fn new(limits: &Limits) -> Self {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let left_to_others = limits.max_in_flight / LEFT_TO_OTHERS;
         Self {
             requests: semaphore(limits.max_in_flight),
+            patient: semaphore(limits.max_in_flight - left_to_others),
             waiting: semaphore(limits.max_in_flight.saturating_mul(WAITING_A_PLACE)),
             body_bytes: semaphore(limits.max_pending_body_bytes.max(limits.max_body_bytes)),
         }
     }
 }
 
+/// A place among the requests in flight.
+#[derive(Debug)]
+struct Place {
+    _request: OwnedSemaphorePermit,
+    /// The share of it that is the patient routes' alone.
+    _patient: Option<OwnedSemaphorePermit>,
+}
+
 impl Admission {
+    /// A place among the requests in flight, if there is one now.
+    fn place_now(&self, patient: bool) -> Option<Place> {
+        let free = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let _patient = if patient { Some(free(&self.patient)?) } else { None };
+        Some(Place { _request: free(&self.requests)?, _patient })
+    }
+
     /// A place among the requests in flight: at once, or before the deadline where the route's clients do not bear to be
     /// refused. None of the body of a request that waits has been read.
-    async fn place(&self, patient: bool, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.requests).try_acquire_owned() {
+    async fn place(&self, patient: bool, deadline: Instant) -> Option<Place> {
+        if let Some(place) = self.place_now(patient) {
             return Some(place);
         }
         let _waiting = if patient { self.waiting.try_acquire().ok()? } else { return None };
-        let place = Arc::clone(&self.requests).acquire_owned();
-        tokio::time::timeout_at(deadline.into(), place).await.ok()?.ok()
+        let place = async {
+            let _patient = Some(Arc::clone(&self.patient).acquire_owned().await.ok()?);
+            Some(Place { _request: Arc::clone(&self.requests).acquire_owned().await.ok()?, _patient })
+        };
+        tokio::time::timeout_at(deadline.into(), place).await.ok()?
     }
 }
 
@@ -294,6 +319,10 @@ pub(crate) async fn read_body(
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt;
+
     use super::*;
 
     fn deadline_ms(pairs: &[(&'static str, &str)]) -> Result<u128, Problem> {
@@ -326,6 +355,51 @@ mod tests {
             assert!(deadline_ms(&[(GRPC_TIMEOUT_HEADER, bad)]).is_err(), "{bad:?}");
         }
         assert!(deadline_ms(&[(REQUEST_TIMEOUT_HEADER, "5"), (REQUEST_TIMEOUT_HEADER, "6")]).is_err());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_leaves_some_to_those_who_do_not() {
+        let admission = Admission::new(&Limits { max_in_flight: 4, ..Limits::default() });
+        let hour = Instant::now() + Duration::from_hours(1);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(admission.place(true, hour).await.unwrap());
+        }
+        let (first, second) = (admission.place(true, hour), admission.place(true, hour));
+        let (mut first, mut second) = (pin!(first), pin!(second));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        // Two wait, and the last place is still there for others, one at a time.
+        for _ in 0..2 {
+            let other = admission.place(false, hour).await.unwrap();
+            assert!(admission.place(false, hour).await.is_none());
+            assert!(first.as_mut().now_or_never().is_none());
+            drop(other);
+        }
+        // In the order in which they came.
+        held.pop();
+        assert!(second.as_mut().now_or_never().is_none());
+        let first = first.await.unwrap();
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_for_a_place_than_are_counted() {
+        let admission = Admission::new(&Limits { max_in_flight: 1, ..Limits::default() });
+        let hour = Instant::now() + Duration::from_hours(1);
+        let held = admission.place(true, hour).await.unwrap();
+        let mut waiting: Vec<_> =
+            (0..WAITING_A_PLACE).map(|_| Box::pin(admission.place(true, hour))).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert!(admission.place(true, hour).await.is_none());
+        // One that leaves makes room for another.
+        drop(waiting.pop());
+        assert!(Box::pin(admission.place(true, hour)).as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(waiting.swap_remove(0).await.is_some());
     }
 
     #[test]

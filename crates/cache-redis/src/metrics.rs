@@ -76,7 +76,7 @@ pub(crate) fn written(outcome: Written, values: usize) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removed {
     /// They were carried out.
-    Removed,
+    Done,
     /// What they would have removed expired while the server was away.
     Expired,
     /// Too many waited; what they would have removed expires.
@@ -85,7 +85,7 @@ pub(crate) enum Removed {
 
 pub(crate) fn removed(outcome: Removed, keys: usize) {
     let outcome = match outcome {
-        Removed::Removed => "removed",
+        Removed::Done => "removed",
         Removed::Expired => "expired",
         Removed::GivenUp => "given_up",
     };

@@ -135,11 +135,13 @@ impl Waiting {
             let idle = self.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            let state = self.state();
-            if state.puts.is_empty() && state.removals.is_empty() && !state.busy {
+            let is_idle = {
+                let state = self.state();
+                state.puts.is_empty() && state.removals.is_empty() && !state.busy
+            };
+            if is_idle {
                 return;
             }
-            drop(state);
             idle.await;
         }
     }
@@ -280,7 +282,7 @@ impl Writer {
         if removal.again {
             return (Ok(()), None);
         }
-        metrics::removed(Removed::Removed, removal.keys.len());
+        metrics::removed(Removed::Done, removal.keys.len());
         removal.again = true;
         removal.due = Instant::now();
         if !self.waiting.is_hurried() {

@@ -114,7 +114,7 @@ async fn nobody_waits_for_a_server_that_is_not_there() {
     redis.kill();
     let cache = RedisCache::open(options(&redis)).unwrap();
     let started = Instant::now();
-    assert_eq!(cache.get(&[[1; 32]; 1000], MAX_BYTES).await, vec![None; 1000]);
+    assert_eq!(cache.get(&vec![[1; 32]; 1000], MAX_BYTES).await, vec![None; 1000]);
     assert!(started.elapsed() < Duration::from_secs(1));
     // It comes later.
     redis.run();

@@ -215,7 +215,9 @@ mod tests {
             let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
             prop_assert!(least - 1e-12 <= found && found <= most + 1e-12);
             people.reverse();
-            people.iter_mut().for_each(|(_, weight)| *weight *= unit);
+            for (_, weight) in &mut people {
+                *weight *= unit;
+            }
             people.push((0.0, 0.0));
             prop_assert!((percentile(&people) - found).abs() < 1e-12);
         }

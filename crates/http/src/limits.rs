@@ -115,8 +115,8 @@ impl Admission {
     /// A place among the requests in flight, if there is one now.
     fn place_now(&self, patient: bool) -> Option<Place> {
         let free = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
-        let _patient = if patient { Some(free(&self.patient)?) } else { None };
-        Some(Place { _request: free(&self.requests)?, _patient })
+        let share = if patient { Some(free(&self.patient)?) } else { None };
+        Some(Place { _request: free(&self.requests)?, _patient: share })
     }
 
     /// A place among the requests in flight: at once, or before the deadline where the route's clients do not bear to be
@@ -127,8 +127,9 @@ impl Admission {
         }
         let _waiting = if patient { self.waiting.try_acquire().ok()? } else { return None };
         let place = async {
-            let _patient = Some(Arc::clone(&self.patient).acquire_owned().await.ok()?);
-            Some(Place { _request: Arc::clone(&self.requests).acquire_owned().await.ok()?, _patient })
+            let share = Arc::clone(&self.patient).acquire_owned().await.ok()?;
+            let request = Arc::clone(&self.requests).acquire_owned().await.ok()?;
+            Some(Place { _request: request, _patient: Some(share) })
         };
         tokio::time::timeout_at(deadline.into(), place).await.ok()?
     }

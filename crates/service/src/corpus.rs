@@ -194,7 +194,9 @@ fn digest_of(prompt: &Prompt, response: &str) -> [u8; 32] {
         Prompt::Tokens(ids) => {
             hasher.update([3]);
             hasher.update((ids.len() as u64).to_le_bytes());
-            ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
+            for id in ids {
+                hasher.update(id.to_le_bytes());
+            }
         }
         Prompt::Chat(messages) => {
             hasher.update([1]);

@@ -214,7 +214,9 @@ pub(crate) fn content_id(comparison: &Comparison) -> polyreward_domain::ExampleI
         }
         Prompt::Tokens(ids) => {
             part("tokens");
-            ids.iter().for_each(|id| part(&id.to_string()));
+            for id in ids {
+                part(&id.to_string());
+            }
         }
         Prompt::Chat(messages) => {
             part("chat");

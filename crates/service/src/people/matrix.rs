@@ -680,7 +680,7 @@ mod tests {
         for number in 0..people {
             put(&matrices, &key(1), number, u16::try_from(number).unwrap() + 1);
         }
-        let asked = |number: &usize| number % 7 != 0 || *number > 600;
+        let asked = |number: &usize| !number.is_multiple_of(7) || *number > 600;
         let rows = {
             let kept = matrices.read();
             let matrix = kept.matrix(&key(1)).unwrap();

@@ -45,7 +45,7 @@ pub fn parse_and_answer(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, Proble
     let deadline = Deadline(Instant::now() + Duration::from_secs(1));
     let (query, places) = parse::<ScoreRequest>(bytes)?.into_query(limits, deadline)?;
     let Work::Pairs(pairs) = query.work else {
-        return Err(Problem::new(ProblemType::MalformedJson).detail(&"only pairs are answered here"));
+        return Err(Problem::new(ProblemType::MalformedJson).detail("only pairs are answered here"));
     };
     let score = PairScore {
         reward_a: 0.912_345_67,

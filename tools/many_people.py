@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """many_people.py DATABASE PEOPLE: copies the people of an SQLite database, with their states, until there are so many.
 
-For `make bench`. Copies are people as far as scoring them goes: they have attributes and states, and no examples are read.
+For `make bench`. Copies are people as far as scoring them goes: they have attributes and states, and no examples are
+read.
 One in ten has the attribute `tenth: yes`. A server may have the database open.
 """
 
@@ -19,7 +20,8 @@ def main(database, people):
         # Numbers them, and gives each the states of somebody who is there already.
         connection.execute(
             """CREATE TEMP TABLE copies AS
-               WITH RECURSIVE numbers (number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM numbers WHERE number + 1 < ?1)
+               WITH RECURSIVE numbers (number) AS (
+                    SELECT 0 UNION ALL SELECT number + 1 FROM numbers WHERE number + 1 < ?1)
                SELECT original.tenant_id, original.user_id AS original, 'copy-' || number AS copy, number
                  FROM numbers
                  JOIN (SELECT tenant_id, user_id, row_number() OVER (ORDER BY user_id) - 1 AS place FROM users) original

@@ -86,7 +86,8 @@ def measure(config, weights, tokenizer):
     g = Graph()
     linear = Recorded(g)
     last_hidden_state(g, config, weights, linear)
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", None]) for name in linear.inputs.values()]
+    shape = ["tokens", None]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in linear.inputs.values()]
     model = g.model(token_inputs("input_ids", "attention_mask"), outputs, "recorded")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     least, largest = {}, {}
@@ -126,8 +127,10 @@ def main():
         for name, ends in found.items()
         if name.endswith(ATTENTION_OUTPUT) or not name.endswith(BEHIND_GELU)
     }
-    layers = ",\n".join(f"  {json.dumps(name)}: {json.dumps(each, separators=(',', ':'))}" for name, each in kept.items())
-    RANGES.write_text(f'{{\n "source": "tools/measure_ranges.py",\n "layers": {{\n{layers}\n }}\n}}\n', encoding="utf-8")
+    lines = [f"  {json.dumps(name)}: {json.dumps(each, separators=(',', ':'))}" for name, each in kept.items()]
+    layers = ",\n".join(lines)
+    text = f'{{\n "source": "tools/measure_ranges.py",\n "layers": {{\n{layers}\n }}\n}}\n'
+    RANGES.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

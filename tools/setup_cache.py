@@ -225,7 +225,9 @@ def run(command, lock, what):
 class Setup:
     """The parts in the order they need each other."""
 
-    def __init__(self, cache, lock, verify=False, ruff=False, tests=False, client=False, trl=False, export=False, backbones=False):
+    def __init__(
+        self, cache, lock, verify=False, ruff=False, tests=False, client=False, trl=False, export=False, backbones=False
+    ):
         self.cache, self.lock, self.verify = cache, lock, verify
         self.ruff, self.tests, self.client, self.trl, self.export = ruff, tests, client, trl, export
         self.backbones = dict(BACKBONES, **(OTHER_BACKBONES if backbones else {}))

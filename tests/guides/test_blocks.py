@@ -19,14 +19,15 @@ GUIDES = [
     "docs/train-with-trl.md",
     "docs/verl.md",
 ]
-ELSEWHERE = {"docs/bring-your-own-backbone.md"}  # has a test of its own
+# One has a test of its own, the other no command in a block: its figures come from `make bench`.
+ELSEWHERE = {"docs/bring-your-own-backbone.md", "docs/performance.md"}
 NOT_RUN = {
     ("README.md", "make demo     # fetch, build, train, serve, and play held-out people against the server"),
     ("docs/import-prism-and-community-alignment.md", "pip install huggingface_hub"),
     ("docs/postgresql-with-compose.md", "git pull"),
     ("docs/train-with-trl.md", "pip install trl"),
 }
-LANGUAGES = {"", "sh", "python", "json", "yaml"}
+LANGUAGES = {"", "sh", "python", "json", "toml", "yaml"}
 
 
 class Blocks(unittest.TestCase):

@@ -41,7 +41,7 @@ def opposites():
             }
 
 
-def environment(backbone):
+def environment(backbone=BACKBONE):
     """That of this process, with a backbone and no other setting of the server's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLYREWARD_")}
     return {**kept, "POLYREWARD_BACKBONE__PATH": str(backbone)}

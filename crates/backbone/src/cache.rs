@@ -15,7 +15,7 @@ use crate::tokenize::EmbedInput;
 /// Key, bookkeeping and allocation of an entry, beside its floats.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;
 
-/// Names a text under a backbone: what [`Keys`] hashes, so neither memory nor a log ever holds the text itself.
+/// Names a text under a backbone: what `Keys` hashes, so neither memory nor a log ever holds the text itself.
 pub type Key = [u8; 32];
 
 /// What is known of a text once it was encoded.
